@@ -1,0 +1,34 @@
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: demo test check bench lock clean
+
+demo: $(STAMP)  ## the whole pipeline on generated data; prints what happened
+	$(BIN)/tillstream demo
+
+test: $(STAMP)  ## every test, against a real Kafka and a real PostgreSQL
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+check: $(STAMP)  ## all static checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## measures, with limits taken in the same run; not a test
+	$(BIN)/tillstream bench
+
+$(STAMP): constraints.txt pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	touch $(STAMP)
+
+lock: $(STAMP)  ## pins every dependency with its hashes
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
+		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o constraints.txt
+
+clean:
+	rm -rf .venv

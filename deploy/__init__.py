@@ -1,0 +1,1 @@
+"""Starts, supervises and drives the parts: embedded stores, worker processes, command line."""

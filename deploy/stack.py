@@ -1,0 +1,209 @@
+"""The whole stack on one machine: stores, migrations, topics, the three roles as processes."""
+
+import fcntl
+import json
+import logging
+import os
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final, Self
+
+import psycopg
+
+from deploy.broker import HOST, Broker, free_port
+from deploy.database import Database
+from deploy.supervisor import Child, Supervisor
+from producers import admin
+from schemas.errors import Misconfigured, Unavailable
+from schemas.settings import Settings
+from sinks.migrate import migrate
+
+log = logging.getLogger(__name__)
+
+READY_S: Final = 60.0
+
+
+class Stack:
+    """Everything under one data directory. `with Stack(...) as stack:` returns when all of it serves."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        settings: Settings,
+        *,
+        external_kafka: bool,
+        external_database: bool,
+        on_step: Callable[[str], None] = log.info,
+    ) -> None:
+        self.data_dir = data_dir.resolve()
+        self.settings = settings
+        self.supervisor = Supervisor()
+        self._external_kafka = external_kafka
+        self._external_database = external_database
+        self._on_step = on_step
+        self._lock: IO[str] | None = None
+        self.metrics_urls: dict[str, str] = {}
+
+    @classmethod
+    def from_env(cls, data_dir: Path, *, on_step: Callable[[str], None] = log.info) -> Self:
+        """Embedded stores, save where the environment names real ones."""
+        return cls(
+            data_dir,
+            Settings.from_env(),
+            external_kafka=bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")),
+            external_database=bool(os.environ.get("DATABASE_URL")),
+            on_step=on_step,
+        )
+
+    def __enter__(self) -> Self:
+        self._take_lock()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def gateway_url(self) -> str:
+        """Where the gateway serves."""
+        return f"http://{self.settings.gateway_host}:{self.settings.gateway_port}"
+
+    def stop(self) -> None:
+        """Stop all that was started, and forget where it was."""
+        self.supervisor.stop()
+        (self.data_dir / "stack.json").unlink(missing_ok=True)
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take_lock(self) -> None:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.data_dir / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            raise Misconfigured(
+                f"another stack runs in {self.data_dir}: stop it, or choose another folder with --data-dir"
+            ) from exc
+
+    def _start(self) -> None:
+        (self.data_dir / "logs").mkdir(exist_ok=True)
+        self._start_stores()
+        self._on_step("migrations and topics")
+        migrate(self.settings.database_url)
+        admin.ensure(self.settings)
+        self._on_step("gateway, streams and sinks")
+        self._start_roles()
+        self.supervisor.watch()
+        self._write_stack_file()
+
+    def _start_stores(self) -> None:
+        started: list[tuple[Child, Broker | Database]] = []
+        if not self._external_kafka:
+            self._on_step("Apache Kafka (the first start on a machine downloads it)")
+            broker = Broker(self.data_dir / "kafka")
+            started.append((self._store(broker), broker))
+            self.settings = replace(self.settings, kafka_bootstrap_servers=broker.bootstrap_servers)
+        if not self._external_database:
+            self._on_step("PostgreSQL")
+            database = Database(self.data_dir / "postgresql")
+            started.append((self._store(database), database))
+        for child, store in started:
+            store.wait_ready(child.alive, READY_S)
+            if isinstance(store, Database):
+                self.settings = replace(self.settings, database_url=create_database(store.url, "tillstream"))
+
+    def _store(self, store: Broker | Database) -> Child:
+        return self.supervisor.add(
+            Child(
+                store.name,
+                store.command,
+                self.data_dir / "logs" / f"{store.name}.log",
+                user=store.popen_user,
+                stop_signal=store.stop_signal,
+                stop_within=store.stop_within,
+            )
+        )
+
+    def _start_roles(self) -> None:
+        ports = {role: free_port() for role in ("streams", "sinks")}
+        if not os.environ.get("TILLSTREAM_GATEWAY_PORT"):
+            self.settings = replace(self.settings, gateway_port=free_port())
+        self.settings = replace(self.settings, streams_data_dir=str(self.data_dir / "streams"))
+        (self.data_dir / "streams").mkdir(exist_ok=True)
+        self.metrics_urls = {
+            "gateway": f"{self.gateway_url}/metrics",
+            **{role: f"http://{HOST}:{port}/metrics" for role, port in ports.items()},
+        }
+        children = [self._role(role, ports.get(role, 0)) for role in ("streams", "sinks", "gateway")]
+        for child in children:
+            wait_until(child, self._ready_url(child.name), READY_S)
+
+    def _role(self, role: str, metrics_port: int) -> Child:
+        settings = replace(self.settings, metrics_port=metrics_port)
+        return self.supervisor.add(
+            Child(
+                role,
+                lambda: [sys.executable, "-m", role],
+                self.data_dir / "logs" / f"{role}.log",
+                env=settings.env(),
+            )
+        )
+
+    def _ready_url(self, role: str) -> str:
+        return f"{self.gateway_url}/readyz" if role == "gateway" else self.metrics_urls[role]
+
+    def _write_stack_file(self) -> None:
+        """For scripts: where everything is. Readable by the owner alone, since it holds passwords."""
+        path = self.data_dir / "stack.json"
+        path.touch(mode=0o600)
+        path.write_text(
+            json.dumps(
+                {
+                    "gateway_url": self.gateway_url,
+                    "bootstrap_servers": self.settings.kafka_bootstrap_servers,
+                    "database_url": self.settings.database_url,
+                    "metrics_urls": self.metrics_urls,
+                    "pids": {child.name: child.pid for child in self.supervisor.children},
+                },
+                indent=2,
+            )
+        )
+
+
+def create_database(server_url: str, name: str, template: str | None = None) -> str:
+    """Create a database unless it exists; return its URL."""
+    url = server_url.rpartition("/")[0] + "/" + name
+    with psycopg.connect(server_url, autocommit=True) as db:
+        if db.execute("SELECT 1 FROM pg_database WHERE datname = %s", [name]).fetchone() is None:
+            clause = f' TEMPLATE "{template}"' if template else ""
+            db.execute(f'CREATE DATABASE "{name}"{clause}'.encode())
+    return url
+
+
+def wait_until(child: Child, url: str, within: float) -> None:
+    """Return when `url` answers 200. Raises Unavailable naming the log when the process ends or time runs out."""
+    deadline = time.monotonic() + within
+    while not _answers(url):
+        if not child.alive():
+            raise Unavailable(f"{child.name} ended while starting; why is in {child.log_file}")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{child.name} is not ready after {within:.0f} s; what it does is in {child.log_file}")
+        time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

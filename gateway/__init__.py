@@ -1,0 +1,1 @@
+"""The HTTP gateway: checks, publishes, and answers when Kafka has acknowledged."""

@@ -1,0 +1,40 @@
+"""Runs a gateway until SIGTERM: `python -m gateway`, or `tillstream gateway`."""
+
+import logging
+import sys
+
+import uvicorn
+
+from gateway.app import create_app
+from producers import admin
+from schemas import metrics
+from schemas.errors import Misconfigured, Unavailable
+from schemas.settings import Settings
+
+
+def main() -> None:
+    """Verify the topics where Kafka answers, then serve. Exits 2 when the topics do not fit."""
+    settings = Settings.from_env()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    metrics.BUILD.info({"role": "gateway"})
+    try:
+        admin.verify(settings)
+    except Misconfigured as exc:
+        sys.exit(f"tillstream gateway: {exc}")
+    except Unavailable as exc:
+        logging.warning("%s; serving 503 until it does", exc)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.gateway_host,
+        port=settings.gateway_port,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=8,
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""The gateway's routes as one table, and what lives as long as it runs."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypedDict
+
+import prometheus_client
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gateway.bodies import Inflight
+from gateway.ingest import ingest
+from gateway.kafka import Reachability
+from gateway.problems import Problem, json, render
+from gateway.tenants import Registry
+from producers import Producer
+from schemas import metrics
+from schemas.settings import Settings
+
+BASE = "/api/v1/tenants/{tenant_id:str}"
+
+
+class State(TypedDict):
+    """What every request finds in `request.state`."""
+
+    settings: Settings
+    producer: Producer
+    registry: Registry
+    inflight: Inflight
+    kafka: Reachability
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The ASGI application."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[State]:
+        registry = Registry(settings)
+        registry.start()
+        async with Producer(settings) as producer, Reachability(settings) as kafka:
+            yield State(
+                settings=settings,
+                producer=producer,
+                registry=registry,
+                inflight=Inflight(settings.max_inflight_bytes),
+                kafka=kafka,
+            )
+        await asyncio.to_thread(registry.stop)
+
+    return Starlette(
+        routes=[
+            *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+            *_both("/healthz", _healthz, "GET"),
+            *_both("/readyz", _readyz, "GET"),
+            *_both("/metrics", _metrics, "GET"),
+        ],
+        exception_handlers={Problem: render, HTTPException: _http_error, ClientDisconnect: _gone},
+        middleware=[Middleware(Measured)],
+        lifespan=lifespan,
+    )
+
+
+def _both(path: str, endpoint: Any, method: str) -> list[Route]:
+    """A route with and without its trailing slash."""
+    return [Route(path, endpoint, methods=[method]), Route(path + "/", endpoint, methods=[method])]
+
+
+async def _healthz(request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _readyz(request: Request) -> Response:
+    reasons = []
+    if not request.state.kafka.reachable:
+        reasons.append("Kafka does not answer")
+    if not request.state.registry.loaded.is_set():
+        reasons.append("the topic tenants is not read to its end yet")
+    return json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+
+async def _metrics(request: Request) -> Response:
+    return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+
+
+async def _http_error(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    known = {404: "there is nothing at this path", 405: "this path does not take this method"}
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
+    answer = await render(request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail)))
+    answer.headers.update(exc.headers or {})
+    return answer
+
+
+async def _gone(request: Request, exc: Exception) -> Response:
+    return Response(status_code=499)  # nobody reads it
+
+
+class Measured:
+    """Counts and times requests, by route; plain ASGI, since BaseHTTPMiddleware is slow."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 500
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            route = getattr(scope.get("endpoint"), "__name__", "none").strip("_")
+            metrics.REQUESTS.labels(route, str(status)).inc()
+            metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - started)

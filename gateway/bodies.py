@@ -1,0 +1,127 @@
+"""Request bodies: read whole, decompressed, never larger than allowed however small they were sent."""
+
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+import zstandard
+from starlette.requests import ClientDisconnect, Request
+
+from gateway.problems import Problem
+from schemas import metrics
+from schemas.settings import Settings
+
+_MAX_ZSTD_WINDOW: Final = 8 * 1024 * 1024
+Decompress = Callable[[bytes, int], bytes]
+
+
+class Inflight:
+    """Bytes of the bodies that one gateway holds at a time; above the bound it answers 503 instead of queueing."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self.held = 0
+
+    def take(self, size: int) -> None:
+        """Count bytes in; raises Problem 503."""
+        if self.held + size > self._limit:
+            raise Problem(503, "overloaded", "too many bytes are being taken in right now", retry_after=1)
+        self.held += size
+        metrics.INFLIGHT_BYTES.set(self.held)
+
+    def give_back(self, size: int) -> None:
+        """Count bytes out."""
+        self.held -= size
+        metrics.INFLIGHT_BYTES.set(self.held)
+
+
+async def read(request: Request, settings: Settings, inflight: Inflight) -> bytes:
+    """The decompressed body. Its bytes count as in flight until the caller gives back its length.
+
+    Raises Problem: 400 for a broken encoding, 413 when too large, 415 for an unknown encoding, 503 when overloaded.
+    """
+    limit = settings.max_body_bytes
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise _too_large(limit)
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    decoder = _decoder(encoding)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async for chunk in request.stream():
+            plain = decoder.feed(chunk, limit - size + 1)
+            inflight.take(len(plain))
+            size += len(plain)
+            parts.append(plain)
+            if size > limit:
+                raise _too_large(limit)
+        if not decoder.finished:
+            raise Problem(400, "broken_encoding", f"the {encoding} body ends early; send it again whole")
+    except (zlib.error, zstandard.ZstdError) as exc:
+        inflight.give_back(size)
+        raise Problem(400, "broken_encoding", f"the body is not valid {encoding}: {exc}") from exc
+    except (Problem, ClientDisconnect):
+        inflight.give_back(size)
+        raise
+    return b"".join(parts)
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(413, "body_too_large", f"a body may have {limit} bytes after decompression; send smaller chunks")
+
+
+class _Identity:
+    finished = True
+
+    def feed(self, chunk: bytes, room: int) -> bytes:
+        return chunk
+
+
+class _Gzip:
+    """RFC 1952, several members included; `feed` yields at most `room` bytes, which is one more than allowed."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(wbits=31)
+
+    @property
+    def finished(self) -> bool:
+        return self._stream.eof
+
+    def feed(self, chunk: bytes, room: int) -> bytes:
+        out = self._stream.decompress(chunk, room)
+        while self._stream.eof and (rest := self._stream.unused_data.lstrip(b"\0")) and len(out) < room:
+            self._stream = zlib.decompressobj(wbits=31)
+            out += self._stream.decompress(rest, room - len(out))
+        return out
+
+
+class _Zstd:
+    """RFC 8878. The window is bounded, so that a frame cannot ask for gigabytes."""
+
+    def __init__(self) -> None:
+        self._stream = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).decompressobj()
+
+    @property
+    def finished(self) -> bool:
+        return bool(self._stream.eof)
+
+    def feed(self, chunk: bytes, room: int) -> bytes:
+        # A block of zstd holds 128 KB at most, and 3 bytes can make one: small pieces bound what comes at once.
+        out = b""
+        for start in range(0, len(chunk), 256):
+            if len(out) >= room:
+                break
+            out += self._stream.decompress(chunk[start : start + 256])
+        return out
+
+
+def _decoder(encoding: str) -> _Identity | _Gzip | _Zstd:
+    match encoding:
+        case "identity" | "":
+            return _Identity()
+        case "gzip" | "x-gzip":
+            return _Gzip()
+        case "zstd":
+            return _Zstd()
+    raise Problem(415, "unknown_encoding", f"Content-Encoding {encoding!r} is not read; send gzip, zstd or none")

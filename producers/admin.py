@@ -1,0 +1,71 @@
+"""Makes the topics of the catalogue, and refuses to go on with a missing or different one."""
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+
+from schemas.errors import Misconfigured, Unavailable
+from schemas.settings import Settings
+from schemas.topics import CATALOGUE, INGESTION, Topic
+
+
+def ensure(settings: Settings) -> list[str]:
+    """Create the missing topics, verify them all, return the names of those created. Raises Misconfigured."""
+    admin = _admin(settings)
+    existing = _partitions(admin)
+    missing = [topic for topic in CATALOGUE.values() if settings.named(topic.name) not in existing]
+    wanted = [
+        NewTopic(
+            settings.named(topic.name),
+            num_partitions=1 if topic.single_partition else settings.partitions,
+            replication_factor=settings.replication,
+            config=topic.config(),
+        )
+        for topic in missing
+    ]
+    for created in admin.create_topics(wanted).values() if wanted else ():
+        created.result()
+    verify(settings)
+    return [settings.named(topic.name) for topic in missing]
+
+
+def verify(settings: Settings) -> int:
+    """Return the partition count that all topics share.
+
+    Raises Misconfigured naming each topic that is missing or differs from the catalogue, Unavailable when Kafka is away.
+    """
+    admin = _admin(settings)
+    existing = _partitions(admin)
+    catalogue = {settings.named(name): topic for name, topic in CATALOGUE.items()}
+    wrong = [f"{name} is missing" for name in catalogue if name not in existing]
+    if wrong:
+        raise Misconfigured(f"topics: {'; '.join(wrong)}. Run: tillstream topics ensure")
+    # Counts never change, so the one that exists rules; the setting only says how to make them.
+    partitions = existing[settings.named(INGESTION)]
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in catalogue]
+    for resource, described in admin.describe_configs(resources).items():
+        actual = {name: entry.value for name, entry in described.result().items()}
+        wrong += _differences(resource.name, catalogue[resource.name], existing[resource.name], partitions, actual)
+    if wrong:
+        raise Misconfigured(f"topics differ from the catalogue (schemas/topics.py): {'; '.join(wrong)}")
+    return partitions
+
+
+def _differences(name: str, topic: Topic, count: int, partitions: int, actual: dict[str, str]) -> list[str]:
+    expected = 1 if topic.single_partition else partitions
+    wrong = [] if count == expected else [f"{name} has {count} partitions, not {expected}"]
+    for setting, value in topic.config().items():
+        if set(actual[setting].split(",")) != set(value.split(",")):
+            wrong.append(f"{name} has {setting}={actual[setting]}, not {value}")
+    return wrong
+
+
+def _admin(settings: Settings) -> AdminClient:
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+
+
+def _partitions(admin: AdminClient) -> dict[str, int]:
+    try:
+        metadata = admin.list_topics(timeout=10)
+    except KafkaException as exc:
+        raise Unavailable(f"Kafka does not answer: {exc.args[0].str()}") from exc
+    return {name: len(topic.partitions) for name, topic in metadata.topics.items()}

@@ -1,0 +1,151 @@
+"""An awaitable producer over librdkafka that returns when the broker has acknowledged.
+
+confluent-kafka's own AIOProducer refuses headers; a poll thread and `call_soon_threadsafe` do instead.
+"""
+
+import asyncio
+import threading
+import time
+from types import TracebackType
+from typing import Final, Self
+
+import confluent_kafka
+
+from schemas import codec, envelope, metrics, topics
+from schemas.envelope import Headers
+from schemas.errors import Rejected, Unavailable
+from schemas.settings import Settings
+
+_TOO_LARGE: Final = {
+    confluent_kafka.KafkaError.MSG_SIZE_TOO_LARGE,
+    confluent_kafka.KafkaError.INVALID_MSG_SIZE,
+    confluent_kafka.KafkaError.RECORD_LIST_TOO_LARGE,
+}
+
+
+def config(settings: Settings) -> dict[str, object]:
+    """librdkafka settings that every producer of ours shares."""
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "client.id": "tillstream",
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": topics.PARTITIONER,
+        "compression.type": "lz4",
+        "linger.ms": settings.linger_ms,
+        "message.max.bytes": 4_000_000,
+        "message.timeout.ms": round(settings.delivery_timeout_s * 1000),
+    }
+
+
+class Producer:
+    """Sends messages of tenants; use as `async with Producer(Settings.from_env()) as producer:`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._kafka = confluent_kafka.Producer(
+            config(settings)
+            | {
+                # Above this the caller is told at once; nothing queues without bound while Kafka is away.
+                "queue.buffering.max.kbytes": settings.max_inflight_bytes // 1024,
+                "queue.buffering.max.messages": 100_000,
+                "error_cb": self._on_error,
+            }
+        )
+        self._ingestion = settings.named(topics.INGESTION)
+        self._stopping = threading.Event()
+        self._poller = threading.Thread(target=self._poll, name="producer-poll", daemon=True)
+        self.last_error: str | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        self._poller.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._kafka.flush, 10)
+        self._stopping.set()
+        await asyncio.to_thread(self._poller.join)
+
+    def send(
+        self,
+        topic: str,
+        key: bytes,
+        value: bytes | None,
+        headers: Headers | None = None,
+        *,
+        partition: int = -1,
+    ) -> "asyncio.Future[int]":
+        """Hand a message to librdkafka and return a future of its offset.
+
+        The future raises Rejected for a message that is too large and Unavailable when the broker did not acknowledge
+        it in time: it may have landed all the same, so send it again under the same event id. Raises Unavailable at
+        once when too many bytes wait already.
+        """
+        done: asyncio.Future[int] = self._loop.create_future()
+
+        def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
+            self._loop.call_soon_threadsafe(_settle, done, topic, error, message.offset())
+
+        try:
+            self._kafka.produce(topic, value, key, partition, on_delivery=delivered, headers=headers)
+        except BufferError as exc:
+            metrics.PRODUCE_ERRORS.labels(topic, "queue_full").inc()
+            raise Unavailable("too many bytes wait for Kafka") from exc
+        except confluent_kafka.KafkaException as exc:
+            done.set_exception(_translate(exc.args[0]))
+        return done
+
+    async def publish_batch(
+        self,
+        tenant_id: str,
+        entity: str,
+        rows: list[codec.Record],
+        *,
+        event_id: str,
+        source: str = "direct",
+        traceparent: bytes | None = None,
+    ) -> int:
+        """Publish 1 to 1,000 rows (physical records, see `schemas.rows`) as one message; return its offset.
+
+        `event_id` is what protects a resend: give a batch the same id at every try. Errors as `send`.
+        """
+        type_ = f"tillstream.{entity}.v1"
+        value = codec.encode(type_, {"tenant_id": tenant_id, "rows": rows})
+        headers = envelope.headers_of(
+            event_id=event_id,
+            type=type_,
+            source=source,
+            accepted_ms=time.time_ns() // 1_000_000,
+            rows=len(rows),
+            value=value,
+            traceparent=traceparent,
+        )
+        return await self.send(self._ingestion, topics.partition_key(tenant_id), value, headers)
+
+    def _poll(self) -> None:
+        while not self._stopping.is_set():
+            self._kafka.poll(0.1)
+
+    def _on_error(self, error: confluent_kafka.KafkaError) -> None:
+        self.last_error = error.str()
+
+
+def _settle(
+    done: "asyncio.Future[int]", topic: str, error: confluent_kafka.KafkaError | None, offset: int | None
+) -> None:
+    if done.done():  # the caller went away
+        return
+    if error is None:
+        metrics.PRODUCED.labels(topic).inc()
+        done.set_result(offset if offset is not None else -1)
+    else:
+        metrics.PRODUCE_ERRORS.labels(topic, error.name()).inc()
+        done.set_exception(_translate(error))
+
+
+def _translate(error: confluent_kafka.KafkaError) -> Rejected | Unavailable:
+    if error.code() in _TOO_LARGE:
+        return Rejected("message_too_large", "a message may have 1,000,000 bytes at most")
+    return Unavailable(f"Kafka did not acknowledge: {error.str()}")

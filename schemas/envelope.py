@@ -1,0 +1,198 @@
+"""The envelope of a message: Kafka headers in CloudEvents 1.0 binary mode, plus our own `ts-` headers.
+
+Dedup, ledger and routing read headers only, never the value. Sources:
+CloudEvents 1.0.2 and its Kafka protocol binding 1.0.2 (section 3.2, binary content mode).
+"""
+
+import hashlib
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from schemas.errors import Rejected, Undecodable
+
+Headers = list[tuple[str, bytes]]
+
+NAMESPACE: Final = uuid.UUID("6f9a2d1e-5a0b-5c57-9d0c-7c1f2b6f4e11")
+CONTENT_TYPE: Final = b"application/avro"
+INGESTION_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a message lies: topic, partition, offset, and the broker's append time in Unix milliseconds."""
+
+    topic: str
+    partition: int
+    offset: int
+    time_ms: int
+
+    def header(self) -> bytes:
+        """The value of a `ts-src` header."""
+        return f"{self.topic}/{self.partition}/{self.offset}/{self.time_ms}".encode()
+
+    @classmethod
+    def parse(cls, header: bytes) -> "Position":
+        """Read a `ts-src` header; raises Undecodable."""
+        try:
+            topic, partition, offset, time_ms = header.decode().split("/")
+            return cls(topic, int(partition), int(offset), int(time_ms))
+        except ValueError as exc:
+            raise Undecodable("bad_header", f"ts-src is not topic/partition/offset/time: {header!r}") from exc
+
+    def event_id(self) -> str:
+        """The id of a message that came without one: the same at every redelivery, another at every resend."""
+        return str(uuid.uuid5(NAMESPACE, f"{self.topic}/{self.partition}/{self.offset}"))
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """What the headers of a message say.
+
+    `rows` is the sender's own count (0 when it sent none; sinks recount), `content_hash` 32 bytes of SHA-256,
+    `accepted_ms` the sender's clock in Unix milliseconds.
+    """
+
+    event_id: str
+    type: str
+    source: str
+    accepted_ms: int
+    rows: int
+    content_hash: bytes
+    src: Position
+    traceparent: bytes | None = None
+
+    @property
+    def entity(self) -> str:
+        """`orders` for the type `tillstream.orders.v1`."""
+        return self.type.split(".")[1]
+
+
+def event_id(tenant_id: str, route: str, idempotency_key: str, first: int, last: int) -> str:
+    """UUIDv5 of a part of a request: lines `first` to `last`, counted from 1, of the body."""
+    return str(uuid.uuid5(NAMESPACE, f"{tenant_id}\n{route}\n{idempotency_key}\n{first}-{last}"))
+
+
+def headers_of(
+    *,
+    event_id: str,
+    type: str,
+    source: str,
+    accepted_ms: int,
+    rows: int,
+    value: bytes,
+    traceparent: bytes | None,
+) -> Headers:
+    """Headers for a new message; the hash is taken over the value."""
+    headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", event_id.encode()),
+        ("ce_source", source.encode()),
+        ("ce_type", type.encode()),
+        ("ce_time", _rfc3339(accepted_ms)),
+        ("content-type", CONTENT_TYPE),
+        ("ts-rows", b"%d" % rows),
+        ("ts-hash", hashlib.sha256(value).hexdigest().encode()),
+    ]
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent))
+    return headers
+
+
+def read(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None, at: Position) -> Envelope:
+    """Read the headers of a message of a source topic that lies `at`; a `ts-src` in it is a stranger's and ignored.
+
+    Raises Undecodable when `ce_type` is missing or a header is malformed.
+    """
+    return _read({name: raw for name, raw in headers or () if raw is not None}, value, at)
+
+
+def read_forwarded(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None) -> Envelope:
+    """Read the headers of a message that streams forwarded: `ts-src` says where its source lies. Errors as `read`."""
+    found = {name: raw for name, raw in headers or () if raw is not None}
+    if "ts-src" not in found:
+        raise Undecodable("bad_header", "a forwarded message has no ts-src")
+    return _read(found, value, Position.parse(found["ts-src"]))
+
+
+def forwarded(headers: Iterable[tuple[str, bytes | None]] | None, envelope: Envelope) -> Headers:
+    """Headers under which streams send a message on: the sender's own, its event id, and where it came from."""
+    kept = [(name, raw) for name, raw in headers or () if raw is not None and name not in ("ts-src", "ce_id")]
+    return [*kept, ("ce_id", envelope.event_id.encode()), ("ts-src", envelope.src.header())]
+
+
+def dead_letter_headers(
+    headers: Iterable[tuple[str, bytes | None]] | None, why: Rejected, step: str, at: Position
+) -> Headers:
+    """The original headers, and why, where and in which step the message was set aside."""
+    return [
+        *((name, raw) for name, raw in headers or () if raw is not None and not name.startswith("ts-dlq-")),
+        ("ts-dlq-reason", why.code.encode()),
+        ("ts-dlq-detail", why.detail.encode()[:500]),
+        ("ts-dlq-step", step.encode()),
+        ("ts-dlq-src", at.header()),
+    ]
+
+
+def _read(found: dict[str, bytes], value: bytes | None, src: Position) -> Envelope:
+    type_ = _text(found, "ce_type")
+    if type_ is None:
+        raise Undecodable("no_ce_type", "header ce_type is missing; see README, 'Produce directly'")
+    return Envelope(
+        event_id=_text(found, "ce_id") or src.event_id(),
+        type=type_,
+        source=_text(found, "ce_source") or "unknown",
+        accepted_ms=_unix_ms(found["ce_time"]) if "ce_time" in found else src.time_ms,
+        rows=_count(found.get("ts-rows", b"0")),
+        content_hash=_digest(found.get("ts-hash"), value),
+        src=src,
+        traceparent=found.get("traceparent"),
+    )
+
+
+def _text(found: dict[str, bytes], name: str) -> str | None:
+    raw = found.get(name)
+    if raw is None:
+        return None
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise Undecodable("bad_header", f"{name} is not UTF-8") from exc
+    if len(text) > 200 or not text.isprintable() or not text:
+        raise Undecodable("bad_header", f"{name} must be 1 to 200 printable characters")
+    return text
+
+
+def _count(raw: bytes) -> int:
+    if not raw.isdigit() or len(raw) > 6:
+        raise Undecodable("bad_header", f"ts-rows is not a count: {raw[:20]!r}")
+    return int(raw)
+
+
+def _digest(raw: bytes | None, value: bytes | None) -> bytes:
+    if raw is None:
+        return hashlib.sha256(value or b"").digest()
+    try:
+        digest = bytes.fromhex(raw.decode())
+    except ValueError as exc:
+        raise Undecodable("bad_header", "ts-hash is not hexadecimal") from exc
+    if len(digest) != 32:
+        raise Undecodable("bad_header", "ts-hash is not 32 bytes of SHA-256")
+    return digest
+
+
+def _rfc3339(unix_ms: int) -> bytes:
+    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ" % (unix_ms % 1000)
+
+
+def _unix_ms(raw: bytes) -> int:
+    try:
+        moment = datetime.fromisoformat(raw.decode())
+    except ValueError as exc:
+        raise Undecodable("bad_header", f"ce_time is not RFC 3339: {raw[:40]!r}") from exc
+    if moment.tzinfo is None:
+        raise Undecodable("bad_header", "ce_time has no offset")
+    return round(moment.timestamp() * 1000)

@@ -1,0 +1,200 @@
+"""The rows merchants send (DESIGN: "Rows"), as the types that validate them, and their Avro records.
+
+A struct names the fields; `record` turns a checked row into the physical Avro record of `schemas.codec`: money in
+cents as two's complement bytes, times in microseconds since 1970.
+"""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from schemas.codec import Record
+from schemas.errors import Rejected
+
+Identifier = Annotated[str, Meta(min_length=1, max_length=100)]
+Text = Annotated[str, Meta(max_length=500)]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", description="ISO 4217 code")]
+Moment = Annotated[datetime, Meta(tz=True)]
+Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled", "refunded"]
+
+MAX_CENTS: Final = 10**12 - 1
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST_DAY: Final = 0
+_LAST_DAY: Final = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+class Invalid(Rejected):
+    """A field of a row is wrong; `pointer` is its JSON pointer (RFC 6901)."""
+
+    def __init__(self, code: str, pointer: str, detail: str) -> None:
+        super().__init__(code, detail)
+        self.pointer = pointer
+
+
+class Row(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
+    """Base of the three; unknown fields take the slower path that keeps them."""
+
+
+class Customer(Row):
+    """Unique by (tenant, customer_id)."""
+
+    customer_id: Identifier
+    email: Annotated[str, Meta(max_length=320)] | None = None
+    name: Text | None = None
+    phone: Annotated[str, Meta(max_length=50)] | None = None
+    country: Annotated[str, Meta(max_length=60)] | None = None
+    attributes: dict[str, Any] | UnsetType = UNSET
+    updated_at: Moment | None = None
+
+
+class Product(Row):
+    """Unique by (tenant, product_id) and by (tenant, sku)."""
+
+    product_id: Identifier
+    name: Annotated[str, Meta(min_length=1, max_length=500)]
+    price: Decimal
+    sku: Identifier | None = None
+    currency: Currency | None = None
+    category: Text | None = None
+    active: bool = True
+    attributes: dict[str, Any] | UnsetType = UNSET
+    updated_at: Moment | None = None
+
+
+class OrderItem(Struct, gc=False):
+    """A line of an order. Unknown fields of an item are not kept."""
+
+    product_id: Identifier
+    quantity: Annotated[int, Meta(ge=1, le=1_000_000_000)]
+    unit_price: Decimal
+
+
+class Order(Row):
+    """Unique by (tenant, external_order_id)."""
+
+    external_order_id: Identifier
+    total_amount: Decimal
+    currency: Currency
+    order_status: Status
+    order_date: Moment
+    customer_id: Identifier | None = None
+    customer_name: Text | None = None
+    customer_email: Annotated[str, Meta(max_length=320)] | None = None
+    items: Annotated[list[OrderItem], Meta(max_length=1_000)] = []
+    updated_at: Moment | None = None
+
+
+def money(value: Decimal, pointer: str) -> bytes:
+    """Cents as Avro's decimal bytes. Raises Invalid when negative, not finite, too large or finer than cents."""
+    try:
+        cents = int(value * 100)
+    except (ValueError, OverflowError) as exc:
+        raise Invalid("out_of_range", pointer, "expected a finite number") from exc
+    if cents < 0 or value < 0:
+        raise Invalid("negative_amount", pointer, f"expected 0 or more, got {value}")
+    if cents > MAX_CENTS:
+        raise Invalid("out_of_range", pointer, "expected at most 9999999999.99")
+    if cents != value * 100:
+        raise Invalid("too_many_decimals", pointer, f"expected at most 2 decimals, got {value}")
+    return cents.to_bytes((cents.bit_length() + 8) >> 3, "big")
+
+
+def micros(value: datetime, pointer: str) -> int:
+    """Microseconds since 1970. Raises Invalid for a moment outside 1970 to 2199."""
+    since = value - _EPOCH
+    us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    if not _FIRST_DAY <= us < _LAST_DAY:
+        raise Invalid("out_of_range", pointer, "expected a time from 1970 to 2199")
+    return us
+
+
+def _json(fields: dict[str, Any]) -> str | None:
+    return msgspec.json.encode(fields).decode() if fields else None
+
+
+def _updated_at(row: Customer | Product | Order) -> int | None:
+    return None if row.updated_at is None else micros(row.updated_at, "/updated_at")
+
+
+def customer_record(row: Customer, line: int, extra: dict[str, Any], currency: str) -> Record:
+    """Avro record of a customer; unknown fields join its attributes."""
+    attributes = row.attributes or {}
+    return {
+        "line": line,
+        "customer_id": row.customer_id,
+        "email": row.email,
+        "name": row.name,
+        "phone": row.phone,
+        "country": row.country,
+        "attributes": _json({**extra, **attributes}),
+        "updated_at": _updated_at(row),
+    }
+
+
+def product_record(row: Product, line: int, extra: dict[str, Any], currency: str) -> Record:
+    """Avro record of a product; the sku defaults to the product's id, the currency to the tenant's."""
+    attributes = row.attributes or {}
+    return {
+        "line": line,
+        "product_id": row.product_id,
+        "sku": row.sku or row.product_id,
+        "name": row.name,
+        "price": money(row.price, "/price"),
+        "currency": row.currency or currency,
+        "category": row.category,
+        "active": row.active,
+        "attributes": _json({**extra, **attributes}),
+        "updated_at": _updated_at(row),
+    }
+
+
+def order_record(row: Order, line: int, extra: dict[str, Any], currency: str) -> Record:
+    """Avro record of an order with its items; unknown fields become its raw payload."""
+    return {
+        "line": line,
+        "external_order_id": row.external_order_id,
+        "customer_id": row.customer_id,
+        "customer_name": row.customer_name,
+        "customer_email": row.customer_email,
+        "total_amount": money(row.total_amount, "/total_amount"),
+        "currency": row.currency,
+        "order_status": row.order_status,
+        "order_date": micros(row.order_date, "/order_date"),
+        "items": [
+            {
+                "product_id": item.product_id,
+                "quantity": item.quantity,
+                "unit_price": money(item.unit_price, f"/items/{i}/unit_price"),
+            }
+            for i, item in enumerate(row.items)
+        ],
+        "raw_payload": _json(extra),
+        "updated_at": _updated_at(row),
+    }
+
+
+class Entity(Struct, frozen=True):
+    """One kind of row: the struct that checks it, and the function that makes its record."""
+
+    name: str
+    row: type[Customer] | type[Product] | type[Order]
+    record: Callable[[Any, int, dict[str, Any], str], Record]
+
+    @property
+    def type(self) -> str:
+        """CloudEvents type of a batch of these rows."""
+        return f"tillstream.{self.name}.v1"
+
+
+ENTITIES: Final[dict[str, Entity]] = {
+    entity.name: entity
+    for entity in (
+        Entity("customers", Customer, customer_record),
+        Entity("products", Product, product_record),
+        Entity("orders", Order, order_record),
+    )
+}

@@ -1,0 +1,94 @@
+"""Settings of every process, read once from the environment (README, "Configuration")."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, get_type_hints
+
+from schemas.errors import Misconfigured
+
+_WORDS: Final = {"true": True, "yes": True, "on": True, "1": True} | {
+    "false": False, "no": False, "off": False, "0": False
+}  # fmt: skip
+_UNPREFIXED: Final = {"kafka_bootstrap_servers", "database_url", "schema_registry_url"}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One field a variable: its name in capitals, with `TILLSTREAM_` before it save for the three well-known ones."""
+
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    """Brokers, comma-separated."""
+    database_url: str = "postgresql://127.0.0.1:5432/tillstream"
+    """PostgreSQL, as libpq's URL; the sinks write with it."""
+    schema_registry_url: str = ""
+    """Confluent-compatible registry; empty for none (single-object encoding needs none)."""
+    prefix: str = ""
+    """Put before the name of every topic, consumer group and transactional id, so that several tillstreams can share a
+    cluster."""
+    partitions: int = 8
+    """Partitions of each topic, fixed when the topics are made."""
+    replication: int = 1
+    """Replicas of each partition; 3 in production."""
+    gateway_host: str = "127.0.0.1"
+    """Address the gateway listens on."""
+    gateway_port: int = 8080
+    """Port the gateway listens on."""
+    metrics_host: str = "127.0.0.1"
+    """Address where streams and sinks serve /metrics."""
+    metrics_port: int = 0
+    """Port of /metrics of streams and sinks; 0 serves none."""
+    max_body_bytes: int = 16_000_000
+    """Largest request body, after decompression."""
+    max_line_bytes: int = 500_000
+    """Longest line of a body."""
+    max_inflight_bytes: int = 64_000_000
+    """Bodies held by one gateway at a time, together; above it the answer is 503 at once."""
+    delivery_timeout_s: float = 10.0
+    """How long a gateway waits for Kafka's acknowledgement before it answers 503."""
+    linger_ms: float = 0.5
+    """How long a producer waits for more messages to share a request."""
+    streams_worker_id: str = "streams-0"
+    """Static membership: one name a worker slot, so that a restarted worker takes its partitions back at once."""
+    streams_data_dir: str = ".tillstream/streams"
+    """Where Faust keeps its files; nothing in it is needed to recover."""
+    session_timeout_s: float = 30.0
+    """A worker that is silent for so long loses its partitions."""
+    sink_batch_rows: int = 20_000
+    """Rows a sink writes in one transaction, roughly."""
+    log_level: str = "INFO"
+    """DEBUG, INFO, WARNING or ERROR."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
+        """Read all variables; raises Misconfigured naming the variable that does not fit."""
+        hints = get_type_hints(cls)
+        given = {
+            field.name: _parse(variable(field.name), env[variable(field.name)], hints[field.name])
+            for field in fields(cls)
+            if env.get(variable(field.name), "") != ""
+        }
+        return cls(**given)
+
+    def named(self, name: str) -> str:
+        """The name of a topic or consumer group in this installation."""
+        return self.prefix + name
+
+    def env(self) -> dict[str, str]:
+        """The same settings as environment variables, for a child process."""
+        return {variable(field.name): str(getattr(self, field.name)) for field in fields(self)}
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    return field.upper() if field in _UNPREFIXED else f"TILLSTREAM_{field.upper()}"
+
+
+def _parse(name: str, raw: str, kind: type) -> Any:
+    try:
+        if kind is bool:
+            return _WORDS[raw.strip().lower()]
+        return kind(raw.strip())
+    except (ValueError, KeyError) as exc:
+        expected = "true or false" if kind is bool else kind.__name__
+        raise Misconfigured(f"{name}={raw!r} is not {expected}; see README, 'Configuration'") from exc

@@ -1,0 +1,1 @@
+"""Sinks: from topics into PostgreSQL, each message once, offsets in the same transaction as the rows."""

@@ -1,0 +1,42 @@
+"""Runs a sink until SIGTERM: `python -m sinks`, or `tillstream sinks`."""
+
+import argparse
+import logging
+import signal
+import sys
+
+import prometheus_client
+
+from producers import admin
+from schemas import metrics
+from schemas.errors import Misconfigured, TillstreamError
+from schemas.settings import Settings
+from sinks.consumer import Sink
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Verify the topics, then consume. Exits 2 when something must be put right first."""
+    parser = argparse.ArgumentParser("tillstream sinks", description="Topics into PostgreSQL.")
+    parser.add_argument("--accept-gap", action="store_true", help="go on past records that the log no longer has")
+    options = parser.parse_args(argv)
+    settings = Settings.from_env()
+    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    if settings.metrics_port:
+        prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
+    metrics.BUILD.info({"role": "sinks"})
+    try:
+        admin.verify(settings)
+        sink = Sink(settings, accept_gap=options.accept_gap)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: setattr(sink, "stopping", True))
+        sink.run()
+    except Misconfigured as exc:
+        logging.getLogger("sinks").critical("%s", exc)
+        sys.exit(2)
+    except TillstreamError as exc:
+        logging.getLogger("sinks").critical("%s; ending, the supervisor restarts", exc)
+        sys.exit(70)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""The conservation law: every accepted row ends as exactly one of applied, superseded, duplicate, conflict, rejected.
+
+`audit` compares the source topics with the ledger message by message: accepted - sum of outcomes = in flight.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import confluent_kafka
+import psycopg
+
+from schemas import codec, topics
+from schemas.envelope import Position, read
+from schemas.errors import Undecodable
+from schemas.settings import Settings
+
+OUTCOMES: Final = ("applied", "superseded", "duplicate", "conflict", "rejected")
+_LISTED: Final = 20
+
+
+@dataclass(slots=True)
+class Tally:
+    """Rows of one tenant: what was accepted, and what the ledger says became of it."""
+
+    messages: int = 0
+    accepted: int = 0
+    outcomes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(OUTCOMES, 0))
+
+    @property
+    def in_flight(self) -> int:
+        """Accepted and not yet in the ledger."""
+        return self.accepted - sum(self.outcomes.values())
+
+
+@dataclass(slots=True)
+class Report:
+    """What an audit found. `missing` and `wrong` list the first few messages in words."""
+
+    tenants: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+    missing: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+
+    @property
+    def in_flight(self) -> int:
+        return sum(tally.in_flight for tally in self.tenants.values())
+
+    @property
+    def drained(self) -> bool:
+        """Nothing is in flight; a message without rows counts as well."""
+        return not self.missing and self.in_flight == 0
+
+    @property
+    def broken(self) -> bool:
+        """The ledger contradicts the log: a line too many, or other rows than the message has."""
+        return bool(self.wrong)
+
+
+def audit(settings: Settings, *, wait_s: float = 0.0) -> Report:
+    """Compare log and ledger, again until nothing is in flight or `wait_s` seconds have passed."""
+    deadline = time.monotonic() + wait_s
+    while True:
+        report = _compare(settings)
+        if report.broken or report.drained or time.monotonic() >= deadline:
+            return report
+        time.sleep(0.2)
+
+
+def _compare(settings: Settings) -> Report:
+    report = Report()
+    topic = settings.named(topics.INGESTION)
+    consumer = confluent_kafka.Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            "group.id": "unused",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    try:
+        with psycopg.connect(settings.database_url) as db:
+            for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
+                _compare_partition(report, consumer, db, topic, partition)
+    finally:
+        consumer.close()
+    return report
+
+
+def _compare_partition(report: Report, consumer: Any, db: psycopg.Connection[Any], topic: str, partition: int) -> None:
+    """Walk log and ledger side by side, both in offset order."""
+    first, end = consumer.get_watermark_offsets(confluent_kafka.TopicPartition(topic, partition), timeout=10)
+    log = _log(consumer, topic, partition, first, end)
+    with db.cursor(name="ledger") as cursor:
+        cursor.itersize = 5_000
+        cursor.execute(
+            "SELECT log_offset, tenant_id, rows, applied, superseded, duplicate, conflict, rejected FROM ledger"
+            " WHERE topic = %s AND partition = %s AND log_offset >= %s AND log_offset < %s ORDER BY log_offset",
+            [topic, partition, first, end],
+        )
+        lines = iter(cursor)
+        line = next(lines, None)
+        for offset, tenant_id, rows in log:
+            while line is not None and line[0] < offset:
+                _note(report.wrong, f"{topic}[{partition}]@{line[0]} is in the ledger and not in the log")
+                line = next(lines, None)
+            tally = report.tenants[tenant_id]
+            tally.messages += 1
+            tally.accepted += rows
+            if line is None or line[0] != offset:
+                _note(report.missing, f"{topic}[{partition}]@{offset}: {rows} rows of {tenant_id!r}")
+                continue
+            if line[1] != tenant_id or line[2] != rows:
+                said = f"{line[2]} rows of {line[1]!r}"
+                _note(
+                    report.wrong,
+                    f"{topic}[{partition}]@{offset} has {rows} rows of {tenant_id!r}, ledger: {said}",
+                )
+            for outcome, count in zip(OUTCOMES, line[3:], strict=True):
+                tally.outcomes[outcome] += count
+            line = next(lines, None)
+        while line is not None:
+            _note(report.wrong, f"{topic}[{partition}]@{line[0]} is in the ledger and not in the log")
+            line = next(lines, None)
+
+
+def _log(consumer: Any, topic: str, partition: int, first: int, end: int) -> Iterator[tuple[int, str, int]]:
+    """Offset, tenant and rows of each message that the partition holds."""
+    if first >= end:
+        return
+    consumer.assign([confluent_kafka.TopicPartition(topic, partition, first)])
+    while True:
+        for message in consumer.consume(500, timeout=1.0):
+            if error := message.error():
+                if error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
+                    return
+                raise confluent_kafka.KafkaException(error)
+            if message.offset() >= end:
+                return
+            yield message.offset(), (message.key() or b"").decode(errors="replace")[:100], _rows(message)
+
+
+def _rows(message: confluent_kafka.Message) -> int:
+    at = Position(message.topic(), message.partition(), message.offset(), message.timestamp()[1])
+    try:
+        envelope = read(message.headers(), message.value(), at)
+    except Undecodable:
+        return 0
+    return codec.count_rows(envelope.type, message.value(), envelope.rows)
+
+
+def _note(notes: list[str], text: str) -> None:
+    if len(notes) < _LISTED:
+        notes.append(text)

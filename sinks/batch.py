@@ -1,0 +1,156 @@
+"""From Kafka messages to rows ready for COPY: pure functions, no database.
+
+A staged row is a tuple in the order of its staging table (sinks/sql/staging.sql); its first two fields are the
+record's key, its last three the record's version. Times are microseconds since 2000, PostgreSQL's own epoch; money
+is in cents.
+"""
+
+import hashlib
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from schemas import codec
+from schemas.envelope import Envelope, Position, read_forwarded
+from schemas.errors import Rejected, Undecodable
+
+StagedRow = tuple[Any, ...]
+_PG_EPOCH_US: Final = 946_684_800_000_000
+_NAMESPACE: Final = uuid.UUID("2d2ef1f0-3f4e-5c6b-8c59-0d6f4d7a1c55")
+
+
+@dataclass(slots=True)
+class RowError:
+    """A row that was refused: its index in the message, its line in the body, and why."""
+
+    row_index: int
+    line: int
+    code: str
+    detail: str
+    natural_id: str | None
+
+
+@dataclass(slots=True)
+class Message:
+    """One message of `ingestion.unique` with its rows, and what becomes of them."""
+
+    tenant_id: str
+    envelope: Envelope
+    rows: list[StagedRow] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    items: dict[int, list[StagedRow]] = field(default_factory=dict)
+    count: int = 0
+    applied: int = 0
+    duplicate: bool = False
+    refused: Rejected | None = None
+    errors: list[RowError] = field(default_factory=list)
+
+
+@lru_cache(maxsize=4_096)
+def _hasher(tenant_id: str, kind: str) -> "hashlib._Hash":
+    return hashlib.sha1(_NAMESPACE.bytes + f"{tenant_id}\n{kind}\n".encode(), usedforsecurity=False)
+
+
+def record_id(tenant_id: str, kind: str, natural_id: str) -> bytes:
+    """The 16 bytes of UUIDv5(tenant, kind, natural id): the same in every replay (RFC 9562, section 5.5)."""
+    digest = _hasher(tenant_id, kind).copy()
+    digest.update(natural_id.encode())
+    raw = bytearray(digest.digest()[:16])
+    raw[6] = raw[6] & 0x0F | 0x50
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)
+
+
+def prepare(key: bytes | None, value: bytes | None, headers: Any, at: Position) -> Message:
+    """Read one message of `ingestion.unique`. What cannot be read comes back refused, with the rows it declared."""
+    try:
+        envelope = read_forwarded(headers, value)
+    except Undecodable as exc:
+        envelope = Envelope(at.event_id(), "unknown", "unknown", at.time_ms, 0, b"", at)
+        return Message((key or b"").decode(errors="replace"), envelope, refused=exc)
+    message = Message((key or b"").decode(errors="replace"), envelope)
+    try:
+        batch = codec.decode(envelope.type, value)
+        if batch["tenant_id"] != message.tenant_id:
+            raise Rejected("foreign_tenant", f"key {message.tenant_id!r}, value {batch['tenant_id']!r}")
+        _stage(message, batch["rows"])
+    except Rejected as exc:
+        message.refused = exc
+        message.rows.clear()
+        message.count = codec.count_rows(envelope.type, value, envelope.rows)
+    return message
+
+
+def _stage(message: Message, rows: list[codec.Record]) -> None:
+    envelope = message.envelope
+    logged_us = envelope.src.time_ms * 1000 - _PG_EPOCH_US
+    accepted_us = min(envelope.accepted_ms * 1000 - _PG_EPOCH_US, logged_us)
+    stage = _STAGE[envelope.entity]
+    for index, row in enumerate(rows):
+        updated = row["updated_at"]
+        if updated is not None:
+            updated -= _PG_EPOCH_US
+        # A clock that runs fast, or a date in 2099, must not freeze a record: the broker's clock is the bound.
+        version_at = accepted_us if updated is None else min(updated, logged_us)
+        message.rows.append(stage(message, row, index, updated, (version_at, envelope.src.offset, index)))
+        message.lines.append(row["line"])
+    message.count = len(rows)
+
+
+def _customer(
+    message: Message, row: codec.Record, index: int, updated: int | None, version: tuple[int, int, int]
+) -> StagedRow:
+    tenant_id, natural = message.tenant_id, row["customer_id"]
+    return (
+        tenant_id, natural, record_id(tenant_id, "customer", natural), row["email"], row["name"], row["phone"],
+        row["country"], row["attributes"], updated, *version,
+    )  # fmt: skip
+
+
+def _product(
+    message: Message, row: codec.Record, index: int, updated: int | None, version: tuple[int, int, int]
+) -> StagedRow:
+    tenant_id, natural = message.tenant_id, row["product_id"]
+    return (
+        tenant_id, natural, record_id(tenant_id, "product", natural), row["sku"], row["name"],
+        int.from_bytes(row["price"], "big", signed=True), row["currency"], row["category"], row["active"],
+        row["attributes"], updated, *version,
+    )  # fmt: skip
+
+
+def _order(
+    message: Message, row: codec.Record, index: int, updated: int | None, version: tuple[int, int, int]
+) -> StagedRow:
+    tenant_id, natural = message.tenant_id, row["external_order_id"]
+    if row["items"]:
+        message.items[index] = [
+            (tenant_id, natural, n, item["product_id"], item["quantity"],
+             int.from_bytes(item["unit_price"], "big", signed=True))
+            for n, item in enumerate(row["items"])
+        ]  # fmt: skip
+    return (
+        tenant_id, natural, record_id(tenant_id, "order", natural), row["customer_id"], row["customer_name"],
+        row["customer_email"], int.from_bytes(row["total_amount"], "big", signed=True), row["currency"],
+        row["order_status"], row["order_date"] - _PG_EPOCH_US, row["raw_payload"], updated, *version,
+    )  # fmt: skip
+
+
+_STAGE: Final[dict[str, Callable[..., StagedRow]]] = {
+    "customers": _customer,
+    "products": _product,
+    "orders": _order,
+}
+
+
+def newest(messages: Iterable[Message]) -> dict[tuple[str, str], tuple[StagedRow, Message]]:
+    """The newest version of each record in these messages, which must all be of one entity."""
+    winners: dict[tuple[str, str], tuple[StagedRow, Message]] = {}
+    for message in messages:
+        for row in message.rows:
+            key = row[:2]
+            held = winners.get(key)
+            if held is None or row[-3:] > held[0][-3:]:
+                winners[key] = (row, message)
+    return winners

@@ -1,0 +1,248 @@
+"""The sink's loop: read committed messages, prepare them, write them with their offsets in one transaction."""
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any, Final
+
+import confluent_kafka
+import psycopg
+from confluent_kafka.admin import AdminClient
+
+from producers.client import config
+from schemas import codec, metrics, topics
+from schemas.envelope import Position, dead_letter_headers
+from schemas.errors import Misconfigured, Undecodable
+from schemas.settings import Settings
+from sinks import faults, offsets, writer
+from sinks.batch import Message, prepare
+from sinks.offsets import Move
+
+log = logging.getLogger(__name__)
+
+GROUP: Final = "tillstream-sinks"
+TOPICS: Final = [topics.INGESTION_UNIQUE, topics.OUTCOMES]
+_MESSAGES_AT_ONCE: Final = 64
+_LONGEST_WAIT_S: Final = 10.0
+
+
+class Sink:
+    """One sink process. Several share the partitions through a consumer group; PostgreSQL keeps the offsets."""
+
+    def __init__(self, settings: Settings, *, accept_gap: bool = False) -> None:
+        self._settings = settings
+        self._accept_gap = accept_gap
+        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+        self._producer = confluent_kafka.Producer(config(settings))
+        self._consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                "group.id": settings.named(GROUP),
+                "client.id": "tillstream-sink",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed",
+                "session.timeout.ms": round(settings.session_timeout_s * 1000),
+                "max.poll.interval.ms": 600_000,
+                "fetch.wait.max.ms": 20,
+                "queued.max.messages.kbytes": 16_384,
+            }
+        )
+        self._topics = [settings.named(name) for name in TOPICS]
+        self._outcomes = settings.named(topics.OUTCOMES)
+        self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._topic_ids: dict[str, str] = {}
+        self._positions: dict[tuple[str, int], int] = {}
+        self._db: writer.Db | None = None
+        self.stopping = False
+
+    def run(self) -> None:
+        """Until `stopping`. Raises Misconfigured and Superseded; the supervisor restarts."""
+        self._topic_ids = offsets.topic_ids(self._admin, self._topics)
+        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_lost=self._on_lost)
+        try:
+            while not self.stopping:
+                if records := self._read():
+                    self._write(records)
+        finally:
+            self._consumer.close()
+            if self._db is not None:
+                self._db.close()
+
+    def _on_assign(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
+        """Start where PostgreSQL says, whatever the group remembers."""
+        db = self._connected()
+        self._positions.clear()
+        for partition in partitions:
+            log_range = consumer.get_watermark_offsets(partition, timeout=30)
+            start = offsets.load(
+                db,
+                partition.topic,
+                partition.partition,
+                self._topic_ids[partition.topic],
+                log_range,
+                self._accept_gap,
+            )
+            self._positions[partition.topic, partition.partition] = partition.offset = start
+        consumer.assign(partitions)
+        log.info("reading %d partitions", len(partitions))
+
+    def _on_lost(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
+        self._positions.clear()
+
+    def _read(self) -> list[confluent_kafka.Message]:
+        """What is there, about `sink_batch_rows` of it; waits only for the first message."""
+        records = self._check(self._consumer.consume(1, timeout=0.5))
+        rows = sum(map(_declared_rows, records))
+        while records and rows < self._settings.sink_batch_rows:
+            more = self._check(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
+            if not more:
+                break
+            rows += sum(map(_declared_rows, more))
+            records += more
+        return records
+
+    def _check(self, records: Iterable[confluent_kafka.Message]) -> list[confluent_kafka.Message]:
+        good = []
+        for record in records:
+            error = record.error()
+            if error is None:
+                good.append(record)
+            elif error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET:
+                raise Misconfigured(
+                    f"{record.topic()}[{record.partition()}]: the stored offset is not in the log ({error.str()})."
+                    " To go on without what is gone: tillstream sinks --accept-gap"
+                )
+            elif error.fatal():
+                raise confluent_kafka.KafkaException(error)
+            else:
+                log.warning("Kafka: %s", error.str())
+        return good
+
+    def _write(self, records: list[confluent_kafka.Message]) -> None:
+        messages, outcomes = self._prepare(records)
+        moves = self._moves(records)
+        started = time.perf_counter()
+        for wait in _backoff():
+            db = self._connected()
+            try:
+                writer.write(db, messages, outcomes, moves)
+                break
+            except psycopg.Error as error:
+                if not faults.is_environment(error):
+                    raise
+                log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, wait)
+                self._wait(wait)
+                if offsets.landed(self._connected(), moves):
+                    break
+        for move in moves:
+            self._positions[move.topic, move.partition] = move.next
+        metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
+        _count(messages)
+
+    def _prepare(self, records: list[confluent_kafka.Message]) -> tuple[list[Message], list[codec.Record]]:
+        messages: list[Message] = []
+        outcomes: list[codec.Record] = []
+        for record in records:
+            at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
+            if record.topic() == self._outcomes:
+                outcomes.append(codec.decode("tillstream.outcome.v1", record.value()))
+                continue
+            message = prepare(record.key(), record.value(), record.headers(), at)
+            if message.refused is not None:
+                self._dead_letter(record, message, at)
+            messages.append(message)
+        if self._producer.flush(30):
+            # Not acknowledged: end without moving the offset, so that it is tried again.
+            raise confluent_kafka.KafkaException(
+                confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
+            )
+        return messages, outcomes
+
+    def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
+        refused = message.refused
+        assert refused is not None
+        log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
+        metrics.DEAD_LETTERED.labels(refused.code).inc()
+        why = Undecodable(refused.code, refused.detail)
+        headers = dead_letter_headers(record.headers(), why, "sink", at)
+        self._producer.produce(
+            self._dead_letters,
+            record.value(),
+            record.key(),
+            at.partition,
+            headers=headers,
+            on_delivery=_must_land,
+        )
+
+    def _moves(self, records: list[confluent_kafka.Message]) -> list[Move]:
+        ends: dict[tuple[str, int], int] = {}
+        for record in records:
+            ends[record.topic(), record.partition()] = record.offset() + 1
+        return [
+            Move(topic, partition, self._topic_ids[topic], self._positions[topic, partition], end)
+            for (topic, partition), end in sorted(ends.items())
+        ]
+
+    def _connected(self) -> writer.Db:
+        """The connection, made anew where it broke; waits as long as PostgreSQL is away."""
+        for wait in _backoff():
+            if self._db is not None and not self._db.closed:
+                return self._db
+            try:
+                self._db = writer.connect(self._settings.database_url)
+            except psycopg.Error as error:
+                if not faults.is_environment(error):
+                    raise
+                log.warning("PostgreSQL is away: %s; waiting %.1f s", str(error).strip(), wait)
+                self._wait(wait)
+        raise AssertionError("unreachable")
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but stay a member of the group: paused partitions are polled and deliver nothing."""
+        metrics.SINK_WAITS.inc()
+        if self._db is not None and self._db.closed:
+            self._db = None
+        if self.stopping:
+            raise SystemExit(0)
+        assignment = self._consumer.assignment()
+        self._consumer.pause(assignment)
+        self._consumer.poll(seconds)
+        self._consumer.resume(assignment)
+
+
+def _backoff() -> Iterable[float]:
+    wait = 0.1
+    while True:
+        yield wait
+        wait = min(wait * 2, _LONGEST_WAIT_S)
+
+
+def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
+    if error is not None:
+        raise confluent_kafka.KafkaException(error)
+
+
+def _declared_rows(record: confluent_kafka.Message) -> int:
+    for name, raw in record.headers() or ():
+        if name == "ts-rows" and raw is not None and raw.isdigit():
+            return int(raw)
+    return 1
+
+
+def _count(messages: list[Message]) -> None:
+    now_ms = time.time_ns() // 1_000_000
+    metrics.BATCH_ROWS.observe(sum(m.count for m in messages))
+    for message in messages:
+        entity = message.envelope.entity if message.refused is None else "unknown"
+        written = metrics.ROWS_WRITTEN
+        if message.refused is not None:
+            written.labels(entity, "rejected").inc(message.count)
+        elif message.duplicate:
+            written.labels(entity, "duplicate").inc(message.count)
+        else:
+            written.labels(entity, "applied").inc(message.applied)
+            written.labels(entity, "rejected").inc(len(message.errors))
+            written.labels(entity, "superseded").inc(message.count - message.applied - len(message.errors))
+            metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - message.envelope.accepted_ms) / 1000)

@@ -1,0 +1,110 @@
+"""Kafka offsets kept in PostgreSQL, moved by compare-and-swap in the transaction that writes the rows."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
+
+from schemas.errors import Misconfigured, TillstreamError
+from sinks.sql import statement
+
+
+class Superseded(TillstreamError):
+    """Another sink moved our offset: this one is a zombie and must not write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One partition's step from the offset we read to the next."""
+
+    topic: str
+    partition: int
+    topic_id: str
+    expected: int
+    next: int
+
+
+def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
+    """Kafka's UUID of each topic; a topic that was deleted and made again has another."""
+    described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
+    return {name: str(future.result().topic_id) for name, future in described.items()}
+
+
+def load(
+    db: psycopg.Connection[Any],
+    topic: str,
+    partition: int,
+    topic_id: str,
+    log: tuple[int, int],
+    accept_gap: bool,
+) -> int:
+    """The offset to read on from; `log` is the partition's (first, end) offset. Raises Misconfigured on a gap.
+
+    A partition without a stored offset starts at the log's beginning.
+    """
+    db.execute(
+        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, 0)"
+        " ON CONFLICT DO NOTHING",
+        [topic, partition, topic_id],
+    )
+    row = db.execute(
+        "SELECT topic_id, next_offset FROM sink_offsets WHERE topic = %s AND partition = %s",
+        [topic, partition],
+    ).fetchone()
+    db.commit()
+    assert row is not None
+    known_id, next_offset = row
+    first, end = log
+    where = f"{topic}[{partition}]"
+    if known_id != topic_id:
+        raise Misconfigured(
+            f"{where} is another topic than the one this database was filled from (id {topic_id}, known {known_id}):"
+            " it was deleted and made again. Point at the old cluster, or start with an empty database"
+        )
+    if next_offset > end:
+        raise Misconfigured(
+            f"{where} ends at {end}, before the stored offset {next_offset}: the topic lost records, or this is"
+            " another cluster. Restore the topic, or start with an empty database"
+        )
+    if next_offset < first:
+        if not accept_gap:
+            raise Misconfigured(
+                f"{where} begins at {first}, after the stored offset {next_offset}: {first - next_offset} offsets"
+                " are gone from the log. To go on without them: tillstream sinks --accept-gap"
+            )
+        db.execute(
+            "UPDATE sink_offsets SET next_offset = %s WHERE topic = %s AND partition = %s AND next_offset = %s",
+            [first, topic, partition, next_offset],
+        )
+        db.commit()
+        return first
+    return int(next_offset)
+
+
+def advance(db: psycopg.Connection[Any], moves: list[Move]) -> None:
+    """Move the offsets; raises Superseded where somebody else moved one since we read it."""
+    for move in moves:
+        moved = db.execute(
+            statement("advance_offset"),
+            {
+                "topic": move.topic,
+                "partition": move.partition,
+                "topic_id": move.topic_id,
+                "expected": move.expected,
+                "next": move.next,
+            },
+        ).fetchone()
+        if moved is None:
+            raise Superseded(f"{move.topic}[{move.partition}] is no longer at {move.expected}: another sink owns it")
+
+
+def landed(db: psycopg.Connection[Any], moves: list[Move]) -> bool:
+    """Whether a commit whose answer was lost took effect. All moves of a transaction did, or none."""
+    row = db.execute(
+        "SELECT next_offset FROM sink_offsets WHERE topic = %s AND partition = %s",
+        [moves[0].topic, moves[0].partition],
+    ).fetchone()
+    db.commit()
+    return row is not None and row[0] == moves[0].next

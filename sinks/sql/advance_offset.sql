@@ -1,0 +1,4 @@
+-- Compare-and-swap: nobody has moved this offset since we read it. No row comes back where somebody has.
+UPDATE sink_offsets SET next_offset = %(next)s
+WHERE topic = %(topic)s AND partition = %(partition)s AND topic_id = %(topic_id)s AND next_offset = %(expected)s
+RETURNING next_offset

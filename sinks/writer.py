@@ -1,0 +1,211 @@
+"""Writes a batch in one transaction: COPY into staging, one set-based upsert an entity, the ledger, the offsets."""
+
+from collections import defaultdict
+from typing import Any, Final
+
+import psycopg
+
+from schemas import codec
+from sinks import faults
+from sinks.batch import Message, RowError, StagedRow, newest
+from sinks.offsets import Move, advance
+from sinks.sql import statement
+
+Winner = tuple[StagedRow, Message]
+Db = psycopg.Connection[Any]
+
+# PostgreSQL's binary COPY takes a timestamp as 8 bytes of microseconds since 2000, which is what int8 sends.
+_VERSION: Final = ["int8", "int8", "int4"]
+_COPY_TYPES: Final = {
+    "customers": ["text", "text", "bytea", *["text"] * 5, "int8", *_VERSION],
+    "products": [
+        "text",
+        "text",
+        "bytea",
+        "text",
+        "text",
+        "int8",
+        "text",
+        "text",
+        "bool",
+        "text",
+        "int8",
+        *_VERSION,
+    ],
+    "orders": [
+        "text",
+        "text",
+        "bytea",
+        *["text"] * 3,
+        "int8",
+        "text",
+        "text",
+        "int8",
+        "text",
+        "int8",
+        *_VERSION,
+    ],
+    "order_items": ["text", "text", "int4", "text", "int4", "int8"],
+}
+
+
+def connect(database_url: str) -> Db:
+    """A connection with the rights of the writer role and its staging tables."""
+    db = psycopg.connect(database_url, application_name="tillstream-sink", connect_timeout=5)
+    db.execute("SET ROLE tillstream_writer")
+    db.execute("SET plan_cache_mode = force_custom_plan")
+    db.execute(statement("staging"))
+    db.commit()
+    return db
+
+
+def write(db: Db, messages: list[Message], outcomes: list[codec.Record], moves: list[Move]) -> None:
+    """Apply a batch, or nothing of it. Raises psycopg.Error for the environment's faults, Superseded for a zombie's."""
+    with db.transaction():
+        fresh = _skip_known(db, messages)
+        by_entity: dict[str, list[Message]] = defaultdict(list)
+        for message in fresh:
+            if message.refused is None and not message.duplicate:
+                by_entity[message.envelope.entity].append(message)
+        for entity, batch in by_entity.items():
+            _upsert(db, entity, list(newest(batch).values()))
+        _write_ledger(db, [_line(message) for message in fresh] + [_outcome_line(outcome) for outcome in outcomes])
+        _write_row_errors(db, fresh)
+        advance(db, moves)
+
+
+def _skip_known(db: Db, messages: list[Message]) -> list[Message]:
+    """Leave out what the ledger has, and mark what it has applied under the same event id elsewhere."""
+    if not messages:
+        return []
+    for message in messages:  # a second try starts from nothing
+        message.applied, message.duplicate = 0, False
+        message.errors.clear()
+    tenants = [m.tenant_id for m in messages]
+    event_ids = [m.envelope.event_id for m in messages]
+    at = [
+        [m.envelope.src.topic for m in messages],
+        [m.envelope.src.partition for m in messages],
+        [m.envelope.src.offset for m in messages],
+    ]
+    known: dict[int, bool] = {}
+    for n, same_message in db.execute(statement("known_events"), [tenants, event_ids, *at, tenants, *at], binary=True):
+        known[n - 1] = known.get(n - 1, False) or same_message
+    fresh, seen = [], set()
+    for n, message in enumerate(messages):
+        if known.get(n):
+            continue
+        event = (message.tenant_id, message.envelope.event_id)
+        if message.refused is None:
+            message.duplicate = n in known or event in seen
+            seen.add(event)
+        fresh.append(message)
+    return fresh
+
+
+def _upsert(db: Db, entity: str, winners: list[Winner], *, staged: bool = False) -> None:
+    """Upsert rows; on a row's fault halve the batch until that row is alone, quarantine it, apply the rest."""
+    try:
+        with db.transaction():
+            if staged:  # rows of an earlier half of this transaction are still there
+                db.execute(f"TRUNCATE staged_{entity}".encode())
+                db.execute(b"TRUNCATE applied_orders, staged_order_items")
+            _apply(db, entity, winners)
+    except psycopg.Error as error:
+        if not faults.is_data(error):
+            raise
+        if len(winners) == 1:
+            _quarantine(*winners[0], error)
+            return
+        half = len(winners) // 2
+        _upsert(db, entity, winners[:half], staged=staged)
+        _upsert(db, entity, winners[half:], staged=True)
+
+
+def _apply(db: Db, entity: str, winners: list[Winner]) -> None:
+    _copy(db, entity, (row for row, _ in winners))
+    applied = db.execute(statement(f"upsert_{entity}")).fetchall()
+    if entity == "orders":
+        _replace_items(db, winners)
+    by_source = {(m.tenant_id, m.envelope.src.offset): m for _, m in winners}
+    for tenant_id, source_offset, count in applied:
+        by_source[tenant_id, source_offset].applied += count
+
+
+def _copy(db: Db, table: str, rows: Any) -> None:
+    with db.cursor().copy(f"COPY staged_{table} FROM STDIN (FORMAT binary)".encode()) as copy:
+        copy.set_types(_COPY_TYPES[table])
+        for row in rows:
+            copy.write_row(row)
+
+
+def _replace_items(db: Db, winners: list[Winner]) -> None:
+    replaced = db.execute("SELECT count(*) FROM applied_orders WHERE replaced").fetchone()
+    if replaced != (0,):
+        # A temporary table has no statistics; without this the planner may read all items to find a few.
+        db.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
+        db.execute(statement("delete_replaced_items"))
+        db.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on")
+    items = [item for row, message in winners for item in message.items.get(row[-1], ())]
+    if items:
+        _copy(db, "order_items", items)
+        db.execute(statement("insert_items"))
+
+
+def _quarantine(row: StagedRow, message: Message, error: psycopg.Error) -> None:
+    code = error.diag.constraint_name or "invalid_value"
+    if error.sqlstate == "23505" and "sku" in code:
+        code = "sku_taken"
+    detail = error.diag.message_primary or type(error).__name__
+    natural_id = row[1].replace("\x00", "�")
+    message.errors.append(RowError(row[-1], message.lines[row[-1]], code, detail, natural_id))
+
+
+def _line(message: Message) -> tuple[Any, ...]:
+    rejected = message.count if message.refused else len(message.errors)
+    duplicate = message.count if message.duplicate else 0
+    outcome = "rejected" if message.refused else "duplicate" if message.duplicate else "applied"
+    superseded = 0 if outcome != "applied" else message.count - message.applied - rejected
+    envelope, src = message.envelope, message.envelope.src
+    code, detail = (message.refused.code, message.refused.detail) if message.refused else (None, None)
+    return (
+        message.tenant_id, src.topic, src.partition, src.offset, envelope.event_id, envelope.type, outcome,
+        message.count, message.applied, superseded, duplicate, 0, rejected, code, detail,
+        envelope.accepted_ms, src.time_ms,
+    )  # fmt: skip
+
+
+def _outcome_line(outcome: codec.Record) -> tuple[Any, ...]:
+    rows, kind = outcome["rows"], outcome["kind"]
+    return (
+        outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"], outcome["event_id"],
+        outcome["type"], kind, rows, 0, 0, rows * (kind == "duplicate"), rows * (kind == "conflict"),
+        rows * (kind == "rejected"), outcome["code"], outcome["detail"], outcome["accepted_ms"], outcome["time_ms"],
+    )  # fmt: skip
+
+
+def _write_ledger(db: Db, lines: list[tuple[Any, ...]]) -> None:
+    if lines:
+        db.execute(statement("insert_ledger"), [list(column) for column in zip(*lines, strict=True)])
+
+
+def _write_row_errors(db: Db, messages: list[Message]) -> None:
+    rows = [
+        (
+            m.tenant_id,
+            src.topic,
+            src.partition,
+            src.offset,
+            e.row_index,
+            e.line,
+            e.code,
+            e.detail,
+            e.natural_id,
+        )
+        for m in messages
+        for src in [m.envelope.src]
+        for e in m.errors
+    ]
+    if rows:
+        with db.cursor() as cursor:
+            cursor.executemany(statement("insert_row_errors"), rows)

@@ -1,0 +1,1 @@
+"""Stream processors on Faust: dedup now; stock and prices move in beside it."""

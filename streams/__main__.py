@@ -1,0 +1,38 @@
+"""Runs the streams worker until SIGTERM: `python -m streams`, or `tillstream streams`."""
+
+import logging
+import sys
+
+import mode.loop
+
+from producers import admin
+from schemas import metrics
+from schemas.errors import Misconfigured
+from schemas.settings import Settings
+
+
+def main() -> None:
+    """Verify the topics, then run the app. Exits 2 when the topics do not fit."""
+    settings = Settings.from_env()
+    mode.loop.use("uvloop")
+    import faust  # after the event loop's policy is set
+    import prometheus_client
+
+    from streams.app import create_app
+
+    try:
+        partitions = admin.verify(settings)
+    except Misconfigured as exc:
+        sys.exit(f"tillstream streams: {exc}")
+    if settings.metrics_port:
+        prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
+    metrics.BUILD.info({"role": "streams"})
+    worker = faust.Worker(create_app(settings, partitions), loglevel=settings.log_level, redirect_stdouts=False)
+    # Faust is talkative: what it reports at INFO is of use only to those who debug Faust.
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    worker.execute_from_commandline()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""The Faust app: its settings, its tables and the agents, each readable as the flow."""
+
+import time
+from functools import lru_cache
+from typing import Any
+
+import faust
+from faust.transport.drivers import aiokafka as driver
+
+from schemas import codec, metrics, topics
+from schemas.envelope import (
+    INGESTION_TYPES,
+    Envelope,
+    Headers,
+    dead_letter_headers,
+    forwarded,
+    headers_of,
+    read,
+)
+from schemas.errors import Undecodable
+from schemas.settings import Settings
+from streams import dedup
+from streams.steps import Step, Steps
+from streams.tables import Table
+
+APP_ID = "tillstream-streams"
+SWEEP_S = 600.0
+
+
+class _Thread(driver.AIOKafkaConsumerThread):
+    """Faust reads uncommitted records unless its own transactions are on; a direct producer may abort one."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> Any:
+        return _Thread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class App(faust.App):
+    """A Faust app whose steps are transactions."""
+
+    settings: Settings
+    steps: Steps
+
+    def _new_transport(self) -> Any:
+        return _Transport(self.conf.broker_consumer, self)
+
+
+def create_app(settings: Settings, partitions: int) -> App:
+    """The streams app over topics that have `partitions` partitions each."""
+    app_id = settings.named(APP_ID)
+    app = App(
+        app_id,
+        broker=[f"kafka://{server}" for server in settings.kafka_bootstrap_servers.split(",")],
+        datadir=settings.streams_data_dir,
+        consumer_group_instance_id=settings.streams_worker_id,
+        consumer_auto_offset_reset="earliest",
+        broker_session_timeout=settings.session_timeout_s,
+        broker_max_poll_interval=600.0,
+        broker_commit_interval=1.0,
+        stream_wait_empty=True,
+        stream_recovery_delay=0.0,
+        stream_buffer_maxsize=512,
+        table_standby_replicas=0,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        topic_partitions=partitions,
+        web_enabled=False,
+        Table=Table,
+    )
+    app.settings = settings
+    app.steps = Steps(app_id, settings)
+    seen_events = app.Table(
+        topics.DEDUP_INGESTION,
+        changelog_topic=_raw(app, settings.named(topics.DEDUP_INGESTION), acks=False),
+    )
+    app.steps.crash_note = lambda at: (
+        topics.DEDUP_INGESTION,
+        dedup.CRASH,
+        dedup.crash_note(seen_events.partition(at.partition), at.offset),
+    )
+
+    @app.agent(_raw(app, settings.named(topics.INGESTION)), concurrency=1)
+    async def unique(stream: Any) -> None:
+        """ingestion -> ingestion.unique, each event once; the rest becomes an outcome or a dead letter."""
+        stream = stream.noack()
+        async for event in stream.events():
+            with app.steps.of(event, stream.ack) as step:
+                seen = seen_events.partition(step.at.partition)
+                if not dedup.fenced(seen, step.at.offset):
+                    metrics.STEPS.labels(topics.INGESTION, _unique(step, seen, partitions)).inc()
+                    dedup.advance_fence(seen, step.at.offset)
+            await app.steps.room()
+
+    @app.timer(SWEEP_S)
+    async def forget_expired() -> None:
+        now_ms = time.time_ns() // 1_000_000
+        for partition in list(seen_events.data.partitions):
+            view = seen_events.partition(partition)
+            for key in [key for key, value in view.items() if dedup.expired(value, now_ms)]:
+                view.forget(key)
+
+    return app
+
+
+def _raw(app: App, name: str, *, acks: bool = True) -> Any:
+    # Raw, both of them: Faust acknowledges and forgets what its own codecs cannot decode.
+    return app.topic(name, key_serializer="raw", value_serializer="raw", internal=not acks, acks=acks)
+
+
+def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
+    """Decide one message of `ingestion`; return what was decided."""
+    message = step.event.message
+    key, value, headers = message.key, message.value, message.headers
+    try:
+        envelope = read(headers, value, step.at)
+        tenant_id = _tenant(key, step.at.partition, partitions)
+        if envelope.type not in INGESTION_TYPES:
+            raise Undecodable("unknown_type", f"{envelope.type} is not a type of topic {step.at.topic}")
+        codec.check_framing(envelope.type, value)
+        if dedup.crashes(seen, step.at.offset) >= dedup.CRASHES:
+            raise Undecodable("processing_error", f"ended the process {dedup.CRASHES} times")
+    except Undecodable as exc:
+        _dead_letter(step, key, value, headers, exc)
+        return "dead_letter"
+    decision, first = dedup.decide(seen, dedup.key_of(key, envelope.event_id), envelope)
+    match decision:
+        case dedup.Decision.NEW:
+            step.send(topics.INGESTION_UNIQUE, key, value, forwarded(headers, envelope))
+        case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
+            detail = f"same id as offset {first.offset}, " + (
+                "same content" if decision is dedup.Decision.DUPLICATE else "other content"
+            )
+            _outcome(step, tenant_id, envelope, str(decision), str(decision), detail, first.offset)
+    return str(decision)
+
+
+@lru_cache(maxsize=10_000)
+def _tenant(key: bytes | None, partition: int, partitions: int) -> str:
+    """The tenant that a key names; raises Undecodable when it lies where another hash put it."""
+    if not key:
+        raise Undecodable("no_key", "the key of a message is its tenant's id")
+    try:
+        tenant_id = key.decode()
+    except UnicodeDecodeError as exc:
+        raise Undecodable("bad_key", "the key is not UTF-8") from exc
+    if len(tenant_id) > 100 or not tenant_id.isprintable():
+        raise Undecodable("bad_key", "a tenant id has 1 to 100 printable characters")
+    expected = topics.partition_of(key, partitions)
+    if partition != expected:
+        raise Undecodable(
+            "wrong_partition",
+            f"key {tenant_id!r} belongs on partition {expected}; set partitioner=murmur2_random in librdkafka",
+        )
+    return tenant_id
+
+
+def _outcome(
+    step: Step,
+    tenant_id: str,
+    envelope: Envelope,
+    kind: str,
+    code: str,
+    detail: str,
+    original: int | None = None,
+) -> None:
+    src = envelope.src
+    rows = codec.count_rows(envelope.type, step.event.message.value, envelope.rows)
+    record = {
+        "tenant_id": tenant_id,
+        "event_id": envelope.event_id,
+        "type": envelope.type,
+        "kind": kind,
+        "rows": rows,
+        "code": code,
+        "detail": detail,
+        "topic": src.topic,
+        "partition": src.partition,
+        "offset": src.offset,
+        "time_ms": src.time_ms,
+        "accepted_ms": envelope.accepted_ms,
+        "original_offset": original,
+    }
+    value = codec.encode("tillstream.outcome.v1", record)
+    headers = headers_of(
+        event_id=f"{src.topic}/{src.partition}/{src.offset}",
+        type="tillstream.outcome.v1",
+        source="streams",
+        accepted_ms=envelope.accepted_ms,
+        rows=rows,
+        value=value,
+        traceparent=envelope.traceparent,
+    )
+    step.send(topics.OUTCOMES, topics.partition_key(tenant_id), value, headers)
+
+
+def _dead_letter(step: Step, key: bytes | None, value: bytes | None, headers: Headers | None, why: Undecodable) -> None:
+    """The original bytes, and an outcome so that the ledger accounts for them."""
+    at = step.at
+    metrics.DEAD_LETTERED.labels(why.code).inc()
+    step.send(topics.DEAD_LETTERS, key, value, dead_letter_headers(headers, why, "dedup", at))
+    try:
+        envelope = read(headers, value, at)
+    except Undecodable:
+        envelope = Envelope(at.event_id(), "unknown", "unknown", at.time_ms, 0, b"", at)
+    tenant_id = (key or b"").decode(errors="replace")[:100]
+    _outcome(step, tenant_id, envelope, "rejected", why.code, why.detail)

@@ -1,0 +1,173 @@
+"""Steps: what one source message leaves behind, flushed in one Kafka transaction.
+
+Per assigned partition there is one confluent-kafka producer with `transactional.id = <app>-<partition>`. A step is
+everything one message causes: outputs and the changelog records of all tables. While one transaction is under
+way the next steps gather, so that many share a flush. Messages are acknowledged, in offset order, only when their
+flush has been committed. A step or a flush that fails ends the process: nothing of it is committed, the supervisor
+restarts, the messages come again. (Faust acknowledges an event even when its agent raises: faust-streaming#527.)
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, NoReturn
+
+import confluent_kafka
+
+from producers.client import config
+from schemas import metrics
+from schemas.envelope import Headers, Position
+from schemas.settings import Settings
+
+log = logging.getLogger(__name__)
+
+EXIT_CODE: Final = 70  # EX_SOFTWARE
+_MAX_PENDING: Final = 400
+"""Steps of a partition that may wait for a flush before its agents pause."""
+_COMMIT_S: Final = 60.0
+
+
+Record = tuple[str, bytes | None, bytes | None, Headers | None]
+
+
+@dataclass(slots=True)
+class Step:
+    """What one message leaves behind; `send` and table writes gather in it."""
+
+    event: Any
+    at: Position
+    records: list[Record] = field(default_factory=list)
+
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
+        """Add an output to a topic of the catalogue; it goes to the partition number of the source."""
+        self.records.append((topic, key, value, headers))
+
+
+Acknowledge = Callable[[Any], Awaitable[Any]]
+CrashNote = Callable[[Position], tuple[str, bytes, bytes]]
+
+
+class Steps:
+    """The open steps of this worker and the transactional producers that flush them."""
+
+    def __init__(self, app_id: str, settings: Settings) -> None:
+        self._app_id = app_id
+        self._named = settings.named
+        self._config = config(settings)
+        self._producers: dict[int, confluent_kafka.Producer] = {}
+        self._pending: dict[int, list[tuple[Step, Acknowledge]]] = defaultdict(list)
+        self._flushing: dict[int, asyncio.Task[None]] = {}
+        self._room = asyncio.Event()
+        self._room.set()
+        self._fenced_for: tuple[int, frozenset[int]] | None = None
+        self.current: Step | None = None
+        self.ends: dict[tuple[str, int], int] = {}
+        """End of each partition that we wrote to, as our own last transaction left it."""
+        self.crash_note: CrashNote | None = None
+
+    async def fence(self, partitions: frozenset[int], generation: int) -> None:
+        """Become the only writer of these partitions.
+
+        A predecessor, a paused zombie included, can commit nothing from here on; what it left open is aborted.
+        Every table asks for it at each rebalance; once is enough.
+        """
+        if self._fenced_for == (generation, partitions):
+            return
+        self._pending.clear()
+        await asyncio.gather(*self._flushing.values())
+        ready = await asyncio.gather(*(asyncio.to_thread(self._new_producer, p) for p in partitions))
+        self._producers = dict(zip(partitions, ready, strict=True))
+        self._fenced_for = (generation, partitions)
+
+    def _new_producer(self, partition: int) -> confluent_kafka.Producer:
+        producer = confluent_kafka.Producer(
+            self._config
+            | {
+                "transactional.id": f"{self._app_id}-{partition}",
+                "transaction.timeout.ms": round(_COMMIT_S * 1000),
+                "linger.ms": 1,
+            }
+        )
+        producer.init_transactions(_COMMIT_S)
+        return producer
+
+    @contextmanager
+    def of(self, event: Any, acknowledge: Acknowledge) -> Iterator[Step]:
+        """The step of `event`: whole when the block ends, and the end of the process when the block raises.
+
+        The block must not await, so that no half step is ever flushed.
+        """
+        message = event.message
+        at = Position(message.topic, message.partition, message.offset, round(message.timestamp * 1000))
+        self.current = step = Step(event, at)
+        try:
+            yield step
+        except Exception as exc:  # whatever it is, the event must not be acknowledged
+            self._crashed(at, exc)
+        self.current = None
+        self._pending[at.partition].append((step, acknowledge))
+        if len(self._pending[at.partition]) >= _MAX_PENDING:
+            self._room.clear()
+        if at.partition not in self._flushing:
+            self._flushing[at.partition] = asyncio.create_task(self._flush(at.partition))
+
+    async def room(self) -> None:
+        """Wait while too many steps wait for their flush."""
+        await self._room.wait()
+
+    async def _flush(self, partition: int) -> None:
+        try:
+            while steps := self._pending.pop(partition, []):
+                self._room.set()
+                records = [record for step, _ in steps for record in step.records]
+                if records:
+                    started = time.perf_counter()
+                    await asyncio.to_thread(self._transact, partition, records)
+                    metrics.FLUSH_SECONDS.observe(time.perf_counter() - started)
+                    metrics.FLUSH_MESSAGES.observe(len(steps))
+                for step, acknowledge in steps:
+                    await acknowledge(step.event)
+        except Exception as exc:  # a flush that failed may or may not have landed: only a restart can tell
+            fail_stop(f"flush of partition {partition} failed", exc)
+        finally:
+            del self._flushing[partition]
+
+    def _transact(self, partition: int, records: list[Record]) -> None:
+        producer = self._producers[partition]
+        last = {record[0]: i for i, record in enumerate(records)}
+        offsets: dict[str, int] = {}
+
+        def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
+            if error is None:
+                offsets[message.topic()] = message.offset()
+
+        producer.begin_transaction()
+        for i, (topic, key, value, headers) in enumerate(records):
+            on_delivery = delivered if last[topic] == i else None
+            producer.produce(self._named(topic), value, key, partition, headers=headers, on_delivery=on_delivery)
+        producer.commit_transaction(_COMMIT_S)
+        producer.poll(0)
+        for topic, offset in offsets.items():
+            self.ends[topic, partition] = offset + 2  # the commit marker takes one
+
+    def _crashed(self, at: Position, exc: Exception) -> NoReturn:
+        """Count the crash where the next owner of the partition finds it, then end."""
+        if self.crash_note is not None and at.partition not in self._flushing:
+            topic, key, value = self.crash_note(at)
+            try:
+                self._transact(at.partition, [(topic, key, value, None)])
+            except confluent_kafka.KafkaException as unavailable:
+                log.error("crash at %s not counted: %s", at, unavailable)
+        fail_stop(f"{at.topic}[{at.partition}]@{at.offset} could not be processed", exc)
+
+
+def fail_stop(what: str, exc: BaseException) -> NoReturn:
+    """End the process now, without committing anything."""
+    log.critical("%s; ending this process, nothing of it is committed", what, exc_info=exc)
+    logging.shutdown()
+    os._exit(EXIT_CODE)
