@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy import bench as bench_
 from deploy import demo as demo_
 from deploy.stack import Stack
 from producers import admin, generate, tenants
@@ -49,7 +50,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 def main() -> None:
-    """Run a command; errors of ours end it with what to do next. Exit codes: 1 failed, 2 something must be put right."""
+    """Run a command; errors of ours end it with what to do next. Exit codes: 1 failed, 2 put something right first."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
@@ -286,6 +287,18 @@ def audit(
             console.print(f"[red]{line}[/red]", highlight=False)
     if report.broken or (wait and not report.drained):
         raise typer.Exit(1)
+
+
+@app.command()
+def bench(rows: Annotated[int, typer.Option(help="Orders to send.", min=1_000)] = 200_000) -> None:
+    """Measure speed and memory, with the limits taken in the same run. Leave the machine alone while it runs."""
+    logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
+    folder = Path(tempfile.mkdtemp(prefix="tillstream-bench-"))
+    try:
+        with Stack.from_env(folder, on_step=_say) as stack:
+            bench_.run(stack, rows, console)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _progress() -> Progress:

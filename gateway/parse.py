@@ -26,7 +26,7 @@ Line = tuple[int, bytes]
 
 
 def lines_of(body: bytes, *, single: bool) -> list[Line]:
-    """Numbered, non-empty lines of an NDJSON body (or the one document of a JSON body); a byte order mark is dropped."""
+    """Numbered, non-empty lines of an NDJSON body, or a JSON body's one document; a byte order mark is dropped."""
     body = body.removeprefix(b"\xef\xbb\xbf")
     if single:
         return [(1, stripped)] if (stripped := body.strip()) else []

@@ -8,7 +8,7 @@ from starlette.responses import Response
 
 
 class Problem(Exception):
-    """An answer that is an error. `code` never changes its meaning; `retriable` says whether the same request can work."""
+    """An answer that is an error. A `code` never changes its meaning; with `retry_after` the same request can work."""
 
     def __init__(
         self,

@@ -31,7 +31,7 @@ def ensure(settings: Settings) -> list[str]:
 def verify(settings: Settings) -> int:
     """Return the partition count that all topics share.
 
-    Raises Misconfigured naming each topic that is missing or differs from the catalogue, Unavailable when Kafka is away.
+    Raises Misconfigured naming each topic that is missing or differs from the catalogue, Unavailable without Kafka.
     """
     admin = _admin(settings)
     existing = _partitions(admin)

@@ -18,6 +18,7 @@ from typing import Any, Final
 import fastavro
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
+from schemas import compiled
 from schemas.errors import Undecodable
 
 SINGLE_OBJECT: Final = b"\xc3\x01"
@@ -35,7 +36,10 @@ class _Schema:
         self.type = type_
         self.version = version
         self.fingerprint = crc64(declared)
-        self.physical = parse_schema(_without_logical_types(declared))
+        physical = _without_logical_types(declared)
+        self.write = compiled.writer(physical)
+        self.read = compiled.reader(physical)
+        self.physical = parse_schema(physical)
 
 
 def crc64(schema: Any) -> bytes:
@@ -48,7 +52,8 @@ def _without_logical_types(schema: Any) -> Any:
         return [_without_logical_types(item) for item in schema]
     if isinstance(schema, dict):
         drop = {"logicalType", "precision", "scale"}
-        return {key: _without_logical_types(value) for key, value in schema.items() if key not in drop}
+        kept = {key: _without_logical_types(value) for key, value in schema.items() if key not in drop}
+        return kept["type"] if kept.keys() == {"type"} else kept
     return schema
 
 
@@ -70,10 +75,7 @@ def types() -> list[str]:
 def encode(type_: str, record: Record) -> bytes:
     """Frame `record` as single-object encoding with the newest schema of `type_`."""
     schema = _catalogue()[0][type_][-1]
-    out = io.BytesIO()
-    out.write(SINGLE_OBJECT + schema.fingerprint)
-    fastavro.schemaless_writer(out, schema.physical, record)
-    return out.getvalue()
+    return SINGLE_OBJECT + schema.fingerprint + schema.write(record)
 
 
 def check_framing(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> None:
@@ -86,25 +88,20 @@ def decode(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> 
     writer, start = _frame(type_, value, by_id)
     assert value is not None
     reader = _catalogue()[0][type_][-1]
-    datum = io.BytesIO(value)
-    datum.seek(start)
     try:
-        # Without a second schema fastavro takes its fast path.
-        record = fastavro.schemaless_reader(datum, writer.physical, None if writer is reader else reader.physical)
-    # fastavro lets whatever its Cython reader meets in foreign bytes escape; all of it means the same here.
-    except (
-        EOFError,
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        OverflowError,
-        MemoryError,
-        StopIteration,
-    ) as exc:
+        if writer is reader:
+            record, end = writer.read(value, start)
+        else:
+            datum = io.BytesIO(value)
+            datum.seek(start)
+            record = fastavro.schemaless_reader(datum, writer.physical, reader.physical)
+            end = datum.tell()
+    # What reading foreign bytes ends with, in our readers and in fastavro's; all of it means the same here.
+    except (EOFError, ValueError, LookupError, TypeError, OverflowError, MemoryError, StopIteration) as exc:
         raise Undecodable("truncated", f"not a {type_} datum: {type(exc).__name__}: {exc}") from exc
-    if datum.tell() != len(value):
-        raise Undecodable("trailing_bytes", f"{len(value) - datum.tell()} bytes after the datum")
+    if end != len(value):
+        code = "truncated" if end > len(value) else "trailing_bytes"
+        raise Undecodable(code, f"the datum ends at byte {end}, the value at byte {len(value)}")
     assert isinstance(record, dict)
     return record
 

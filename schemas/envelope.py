@@ -70,6 +70,11 @@ class Envelope:
         return self.type.split(".")[1]
 
 
+def tenant_text(key: bytes | None) -> str:
+    """A key as text for people and tables, whatever a stranger put into it."""
+    return (key or b"").decode(errors="replace").replace("\x00", "\ufffd")[:100]
+
+
 def event_id(tenant_id: str, route: str, idempotency_key: str, first: int, last: int) -> str:
     """UUIDv5 of a part of a request: lines `first` to `last`, counted from 1, of the body."""
     return str(uuid.uuid5(NAMESPACE, f"{tenant_id}\n{route}\n{idempotency_key}\n{first}-{last}"))

@@ -24,7 +24,8 @@ Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cance
 MAX_CENTS: Final = 10**12 - 1
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY: Final = 0
-_LAST_DAY: Final = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_MICROSECOND: Final = timedelta(microseconds=1)
+_LAST_DAY: Final = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 class Invalid(Rejected):
@@ -90,23 +91,29 @@ class Order(Row):
 
 def money(value: Decimal, pointer: str) -> bytes:
     """Cents as Avro's decimal bytes. Raises Invalid when negative, not finite, too large or finer than cents."""
-    try:
-        cents = int(value * 100)
-    except (ValueError, OverflowError) as exc:
-        raise Invalid("out_of_range", pointer, "expected a finite number") from exc
-    if cents < 0 or value < 0:
+    text = str(value)
+    # Two decimals, as nearly all amounts have: text is three times faster here than Decimal's arithmetic.
+    plain = text[-3:-2] == "." and len(text) < 20
+    cents = int(text[:-3] + text[-2:]) if plain else _cents(value, pointer)
+    if cents < 0:
         raise Invalid("negative_amount", pointer, f"expected 0 or more, got {value}")
     if cents > MAX_CENTS:
         raise Invalid("out_of_range", pointer, "expected at most 9999999999.99")
-    if cents != value * 100:
-        raise Invalid("too_many_decimals", pointer, f"expected at most 2 decimals, got {value}")
     return cents.to_bytes((cents.bit_length() + 8) >> 3, "big")
+
+
+def _cents(value: Decimal, pointer: str) -> int:
+    if not value.is_finite() or value.adjusted() > 12:  # before 1e999999 becomes an integer of a million digits
+        raise Invalid("out_of_range", pointer, "expected at most 9999999999.99")
+    cents = int(value.scaleb(2))
+    if cents != value.scaleb(2):
+        raise Invalid("too_many_decimals", pointer, f"expected at most 2 decimals, got {value}")
+    return cents
 
 
 def micros(value: datetime, pointer: str) -> int:
     """Microseconds since 1970. Raises Invalid for a moment outside 1970 to 2199."""
-    since = value - _EPOCH
-    us = (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
+    us = (value - _EPOCH) // _MICROSECOND
     if not _FIRST_DAY <= us < _LAST_DAY:
         raise Invalid("out_of_range", pointer, "expected a time from 1970 to 2199")
     return us

@@ -13,7 +13,7 @@ import confluent_kafka
 import psycopg
 
 from schemas import codec, topics
-from schemas.envelope import Position, read
+from schemas.envelope import Position, read, tenant_text
 from schemas.errors import Undecodable
 from schemas.settings import Settings
 
@@ -78,6 +78,7 @@ def _compare(settings: Settings) -> Report:
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
         }
     )
     try:
@@ -132,14 +133,14 @@ def _log(consumer: Any, topic: str, partition: int, first: int, end: int) -> Ite
         return
     consumer.assign([confluent_kafka.TopicPartition(topic, partition, first)])
     while True:
-        for message in consumer.consume(500, timeout=1.0):
+        for message in consumer.consume(500, timeout=0.02):
             if error := message.error():
                 if error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
                     return
                 raise confluent_kafka.KafkaException(error)
             if message.offset() >= end:
                 return
-            yield message.offset(), (message.key() or b"").decode(errors="replace")[:100], _rows(message)
+            yield message.offset(), tenant_text(message.key()), _rows(message)
 
 
 def _rows(message: confluent_kafka.Message) -> int:

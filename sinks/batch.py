@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from schemas import codec
-from schemas.envelope import Envelope, Position, read_forwarded
+from schemas.envelope import Envelope, Position, read_forwarded, tenant_text
 from schemas.errors import Rejected, Undecodable
 
 StagedRow = tuple[Any, ...]
@@ -48,19 +48,19 @@ class Message:
     errors: list[RowError] = field(default_factory=list)
 
 
+_VERSION_BITS: Final = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
+_VARIANT_BITS: Final = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
+
+
 @lru_cache(maxsize=4_096)
-def _hasher(tenant_id: str, kind: str) -> "hashlib._Hash":
-    return hashlib.sha1(_NAMESPACE.bytes + f"{tenant_id}\n{kind}\n".encode(), usedforsecurity=False)
+def _prefix(tenant_id: str, kind: str) -> bytes:
+    return _NAMESPACE.bytes + f"{tenant_id}\n{kind}\n".encode()
 
 
 def record_id(tenant_id: str, kind: str, natural_id: str) -> bytes:
     """The 16 bytes of UUIDv5(tenant, kind, natural id): the same in every replay (RFC 9562, section 5.5)."""
-    digest = _hasher(tenant_id, kind).copy()
-    digest.update(natural_id.encode())
-    raw = bytearray(digest.digest()[:16])
-    raw[6] = raw[6] & 0x0F | 0x50
-    raw[8] = raw[8] & 0x3F | 0x80
-    return bytes(raw)
+    digest = hashlib.sha1(_prefix(tenant_id, kind) + natural_id.encode(), usedforsecurity=False).digest()
+    return digest[:6] + _VERSION_BITS[digest[6]] + digest[7:8] + _VARIANT_BITS[digest[8]] + digest[9:16]
 
 
 def prepare(key: bytes | None, value: bytes | None, headers: Any, at: Position) -> Message:
@@ -69,8 +69,8 @@ def prepare(key: bytes | None, value: bytes | None, headers: Any, at: Position) 
         envelope = read_forwarded(headers, value)
     except Undecodable as exc:
         envelope = Envelope(at.event_id(), "unknown", "unknown", at.time_ms, 0, b"", at)
-        return Message((key or b"").decode(errors="replace"), envelope, refused=exc)
-    message = Message((key or b"").decode(errors="replace"), envelope)
+        return Message(tenant_text(key), envelope, refused=exc)
+    message = Message(tenant_text(key), envelope)
     try:
         batch = codec.decode(envelope.type, value)
         if batch["tenant_id"] != message.tenant_id:

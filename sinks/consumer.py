@@ -1,8 +1,10 @@
 """The sink's loop: read committed messages, prepare them, write them with their offsets in one transaction."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Final
 
 import confluent_kafka
@@ -12,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from producers.client import config
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Misconfigured, Undecodable
+from schemas.errors import Misconfigured, Unavailable, Undecodable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Message, prepare
@@ -24,6 +26,7 @@ GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.INGESTION_UNIQUE, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 64
 _LONGEST_WAIT_S: Final = 10.0
+_PATIENCE_S: Final = 1.0
 
 
 class Sink:
@@ -45,7 +48,6 @@ class Sink:
                 "isolation.level": "read_committed",
                 "session.timeout.ms": round(settings.session_timeout_s * 1000),
                 "max.poll.interval.ms": 600_000,
-                "fetch.wait.max.ms": 20,
                 "queued.max.messages.kbytes": 16_384,
             }
         )
@@ -55,23 +57,47 @@ class Sink:
         self._topic_ids: dict[str, str] = {}
         self._positions: dict[tuple[str, int], int] = {}
         self._db: writer.Db | None = None
-        self.stopping = False
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._writing: Future[None] | None = None
+        self._stopping = threading.Event()
 
     def run(self) -> None:
-        """Until `stopping`. Raises Misconfigured and Superseded; the supervisor restarts."""
+        """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
         self._topic_ids = offsets.topic_ids(self._admin, self._topics)
         self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_lost=self._on_lost)
         try:
-            while not self.stopping:
+            while not self._stopping.is_set():
                 if records := self._read():
-                    self._write(records)
+                    # Prepared while the batch before is being written.
+                    batch = self._prepare(records)
+                    self._settle()
+                    self._writing = self._writer.submit(self._write, *batch, self._moves(records))
+            self._settle()
         finally:
+            self._writer.shutdown()
             self._consumer.close()
             if self._db is not None:
                 self._db.close()
 
+    def stop(self) -> None:
+        """Finish the batch at hand, then return from `run`."""
+        self._stopping.set()
+
+    def _settle(self) -> None:
+        """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
+        if self._writing is None:
+            return
+        while not _done(self._writing, _PATIENCE_S):
+            assignment = self._consumer.assignment()
+            self._consumer.pause(assignment)
+            self._consumer.poll(0)
+            self._consumer.resume(assignment)
+        writing, self._writing = self._writing, None
+        writing.result()
+
     def _on_assign(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Start where PostgreSQL says, whatever the group remembers."""
+        self._settle()
         db = self._connected()
         self._positions.clear()
         for partition in partitions:
@@ -120,11 +146,10 @@ class Sink:
                 log.warning("Kafka: %s", error.str())
         return good
 
-    def _write(self, records: list[confluent_kafka.Message]) -> None:
-        messages, outcomes = self._prepare(records)
-        moves = self._moves(records)
+    def _write(self, messages: list[Message], outcomes: list[codec.Record], moves: list[Move]) -> None:
+        """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
-        for wait in _backoff():
+        for pause in _backoff():
             db = self._connected()
             try:
                 writer.write(db, messages, outcomes, moves)
@@ -132,12 +157,10 @@ class Sink:
             except psycopg.Error as error:
                 if not faults.is_environment(error):
                     raise
-                log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, wait)
-                self._wait(wait)
+                log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, pause)
+                self._wait(pause)
                 if offsets.landed(self._connected(), moves):
                     break
-        for move in moves:
-            self._positions[move.topic, move.partition] = move.next
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
         _count(messages)
 
@@ -180,14 +203,15 @@ class Sink:
         ends: dict[tuple[str, int], int] = {}
         for record in records:
             ends[record.topic(), record.partition()] = record.offset() + 1
-        return [
-            Move(topic, partition, self._topic_ids[topic], self._positions[topic, partition], end)
-            for (topic, partition), end in sorted(ends.items())
-        ]
+        moves = []
+        for (topic, partition), end in sorted(ends.items()):
+            moves.append(Move(topic, partition, self._topic_ids[topic], self._positions[topic, partition], end))
+            self._positions[topic, partition] = end
+        return moves
 
     def _connected(self) -> writer.Db:
         """The connection, made anew where it broke; waits as long as PostgreSQL is away."""
-        for wait in _backoff():
+        for pause in _backoff():
             if self._db is not None and not self._db.closed:
                 return self._db
             try:
@@ -195,28 +219,25 @@ class Sink:
             except psycopg.Error as error:
                 if not faults.is_environment(error):
                     raise
-                log.warning("PostgreSQL is away: %s; waiting %.1f s", str(error).strip(), wait)
-                self._wait(wait)
+                log.warning("PostgreSQL is away: %s; waiting %.1f s", str(error).strip(), pause)
+                self._wait(pause)
         raise AssertionError("unreachable")
 
     def _wait(self, seconds: float) -> None:
-        """Wait, but stay a member of the group: paused partitions are polled and deliver nothing."""
         metrics.SINK_WAITS.inc()
-        if self._db is not None and self._db.closed:
-            self._db = None
-        if self.stopping:
-            raise SystemExit(0)
-        assignment = self._consumer.assignment()
-        self._consumer.pause(assignment)
-        self._consumer.poll(seconds)
-        self._consumer.resume(assignment)
+        if self._stopping.wait(seconds):
+            raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
+
+
+def _done(writing: "Future[None]", within: float) -> bool:
+    return bool(wait({writing}, timeout=within).done)
 
 
 def _backoff() -> Iterable[float]:
-    wait = 0.1
+    pause = 0.1
     while True:
-        yield wait
-        wait = min(wait * 2, _LONGEST_WAIT_S)
+        yield pause
+        pause = min(pause * 2, _LONGEST_WAIT_S)
 
 
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:

@@ -15,9 +15,15 @@ _DATA: Final = {
 _ENVIRONMENT: Final = {"08", "25", "28", "3D", "40", "53", "55", "57", "58", "F0", "XX"}
 
 
-def is_data(error: psycopg.Error) -> bool:
+ROW_FAULTS: Final = (psycopg.Error, OverflowError, UnicodeEncodeError)
+"""What writing a row can raise; psycopg finds NUL characters and numbers that do not fit before PostgreSQL does."""
+
+
+def is_data(error: Exception) -> bool:
     """The row is wrong and stays wrong: quarantine it."""
-    return error.sqlstate is not None and error.sqlstate[:2] in _DATA
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        return error.sqlstate[:2] in _DATA
+    return isinstance(error, psycopg.DataError | OverflowError | UnicodeEncodeError)
 
 
 def is_environment(error: psycopg.Error) -> bool:

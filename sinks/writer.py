@@ -111,7 +111,7 @@ def _upsert(db: Db, entity: str, winners: list[Winner], *, staged: bool = False)
                 db.execute(f"TRUNCATE staged_{entity}".encode())
                 db.execute(b"TRUNCATE applied_orders, staged_order_items")
             _apply(db, entity, winners)
-    except psycopg.Error as error:
+    except faults.ROW_FAULTS as error:
         if not faults.is_data(error):
             raise
         if len(winners) == 1:
@@ -152,11 +152,13 @@ def _replace_items(db: Db, winners: list[Winner]) -> None:
         db.execute(statement("insert_items"))
 
 
-def _quarantine(row: StagedRow, message: Message, error: psycopg.Error) -> None:
-    code = error.diag.constraint_name or "invalid_value"
-    if error.sqlstate == "23505" and "sku" in code:
-        code = "sku_taken"
-    detail = error.diag.message_primary or type(error).__name__
+def _quarantine(row: StagedRow, message: Message, error: Exception) -> None:
+    code, detail = "invalid_value", str(error)
+    if isinstance(error, psycopg.Error) and error.sqlstate is not None:
+        code = error.diag.constraint_name or code
+        detail = error.diag.message_primary or type(error).__name__
+        if error.sqlstate == "23505" and "sku" in code:
+            code = "sku_taken"
     natural_id = row[1].replace("\x00", "�")
     message.errors.append(RowError(row[-1], message.lines[row[-1]], code, detail, natural_id))
 

@@ -16,6 +16,7 @@ from schemas.envelope import (
     forwarded,
     headers_of,
     read,
+    tenant_text,
 )
 from schemas.errors import Undecodable
 from schemas.settings import Settings
@@ -212,5 +213,5 @@ def _dead_letter(step: Step, key: bytes | None, value: bytes | None, headers: He
         envelope = read(headers, value, at)
     except Undecodable:
         envelope = Envelope(at.event_id(), "unknown", "unknown", at.time_ms, 0, b"", at)
-    tenant_id = (key or b"").decode(errors="replace")[:100]
+    tenant_id = tenant_text(key)
     _outcome(step, tenant_id, envelope, "rejected", why.code, why.detail)

@@ -10,6 +10,7 @@ restarts, the messages come again. (Faust acknowledges an event even when its ag
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
@@ -62,6 +63,7 @@ class Steps:
         self._producers: dict[int, confluent_kafka.Producer] = {}
         self._pending: dict[int, list[tuple[Step, Acknowledge]]] = defaultdict(list)
         self._flushing: dict[int, asyncio.Task[None]] = {}
+        self._turns: dict[int, threading.Lock] = defaultdict(threading.Lock)
         self._room = asyncio.Event()
         self._room.set()
         self._fenced_for: tuple[int, frozenset[int]] | None = None
@@ -78,7 +80,7 @@ class Steps:
         """
         if self._fenced_for == (generation, partitions):
             return
-        self._pending.clear()
+        # What is still waiting is in our tables already, so it must be in the changelog too before that is compared.
         await asyncio.gather(*self._flushing.values())
         ready = await asyncio.gather(*(asyncio.to_thread(self._new_producer, p) for p in partitions))
         self._producers = dict(zip(partitions, ready, strict=True))
@@ -138,7 +140,10 @@ class Steps:
             del self._flushing[partition]
 
     def _transact(self, partition: int, records: list[Record]) -> None:
-        producer = self._producers[partition]
+        with self._turns[partition]:
+            self._commit(self._producers[partition], partition, records)
+
+    def _commit(self, producer: confluent_kafka.Producer, partition: int, records: list[Record]) -> None:
         last = {record[0]: i for i, record in enumerate(records)}
         offsets: dict[str, int] = {}
 
@@ -156,13 +161,15 @@ class Steps:
             self.ends[topic, partition] = offset + 2  # the commit marker takes one
 
     def _crashed(self, at: Position, exc: Exception) -> NoReturn:
-        """Count the crash where the next owner of the partition finds it, then end."""
-        if self.crash_note is not None and at.partition not in self._flushing:
+        """Flush the steps before this one, count the crash where the partition's next owner finds it, then end."""
+        records = [record for step, _ in self._pending[at.partition] for record in step.records]
+        if self.crash_note is not None:
             topic, key, value = self.crash_note(at)
-            try:
-                self._transact(at.partition, [(topic, key, value, None)])
-            except confluent_kafka.KafkaException as unavailable:
-                log.error("crash at %s not counted: %s", at, unavailable)
+            records.append((topic, key, value, None))
+        try:
+            self._transact(at.partition, records)
+        except confluent_kafka.KafkaException as unavailable:
+            log.error("crash at %s not counted: %s", at, unavailable)
         fail_stop(f"{at.topic}[{at.partition}]@{at.offset} could not be processed", exc)
 
 

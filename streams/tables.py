@@ -66,7 +66,7 @@ class PartitionView(MutableMapping[bytes, bytes]):
 
 
 class Table(faust.Table):
-    """A table whose changelog is part of the current step's transaction. Its name is the changelog's in the catalogue."""
+    """A table whose changelog is part of the current step's transaction; its name is the changelog's."""
 
     def partition(self, partition: int) -> PartitionView:
         """The entries of one partition, to read and to write."""
@@ -114,6 +114,7 @@ class Store(memory.Store):
                 "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
                 "enable.partition.eof": True,
+                "fetch.wait.max.ms": 10,
                 "queued.max.messages.kbytes": 32_768,
             }
         )
@@ -134,7 +135,7 @@ class Store(memory.Store):
             _, end = consumer.get_watermark_offsets(confluent_kafka.TopicPartition(changelog, partition), timeout=30)
             ours = self.app.steps.ends.get((changelog, partition), self._ends.get(partition))
             self._ends[partition] = end
-            if ours != end:
+            if ours != end or partition not in self.partitions:
                 self.partitions[partition] = {}
                 if end > 0:
                     stale.add(partition)
@@ -146,7 +147,7 @@ class Store(memory.Store):
         )
         unread, records = set(partitions), 0
         while unread:
-            for message in consumer.consume(10_000, timeout=1.0):
+            for message in consumer.consume(10_000, timeout=0.05):
                 if error := message.error():
                     if error.code() != confluent_kafka.KafkaError._PARTITION_EOF:
                         raise confluent_kafka.KafkaException(error)

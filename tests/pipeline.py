@@ -1,0 +1,138 @@
+"""A pipeline of real processes for tests: own topics, own database, on the session's stores."""
+
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import psycopg
+
+from deploy.broker import HOST, free_port
+from deploy.stack import create_database, wait_until
+from deploy.supervisor import Child, Supervisor
+from producers import admin, tenants
+from producers.tenants import Tenant
+from schemas.settings import Settings
+from sinks.audit import Report, audit
+
+TEMPLATE = "tillstream_template"
+
+
+def eventually(outcome: Callable[[], Any], within: float = 20.0) -> Any:
+    """The first true result of `outcome`; an AssertionError with its last one when time runs out."""
+    deadline = time.monotonic() + within
+    while not (last := outcome()):
+        assert time.monotonic() < deadline, f"not within {within:.0f} s; last: {last!r}"
+        time.sleep(0.05)
+    return last
+
+
+class Pipeline:
+    """`start("streams", "sinks", "gateway")` and use it; everything stops with the `with` block."""
+
+    def __init__(self, folder: Path, **overrides: Any) -> None:
+        self._folder = folder
+        self._overrides = overrides
+        self.supervisor = Supervisor()
+        self.children: dict[str, Child] = {}
+
+    def __enter__(self) -> Self:
+        self._database = self.database()
+        settings = replace(
+            Settings.from_env(),
+            database_url=self._database.__enter__(),
+            prefix=f"t-{secrets.token_hex(4)}.",
+            partitions=4,
+            gateway_port=free_port(),
+            streams_data_dir=str(self._folder),
+            session_timeout_s=6.0,
+            **self._overrides,
+        )
+        self.settings = settings
+        admin.ensure(settings)
+        self.http = httpx.Client(base_url=f"http://{HOST}:{settings.gateway_port}", timeout=30)
+        self._sql = psycopg.connect(settings.database_url, autocommit=True)
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.supervisor.stop()
+        self.http.close()
+        self._sql.close()
+        self._database.__exit__(None, None, None)
+
+    @staticmethod
+    @contextmanager
+    def database() -> Iterator[str]:
+        """The URL of a migrated, empty database, which is dropped at the end."""
+        server, name = os.environ["DATABASE_URL"], f"t_{secrets.token_hex(6)}"
+        yield create_database(server, name, TEMPLATE)
+        with psycopg.connect(server, autocommit=True) as db:
+            db.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    def start(self, *roles: str, restarted: bool = True, patch: str = "") -> None:
+        """Start roles and wait until they serve; those that die are restarted, as in production.
+
+        `patch` is Python that runs in the process before its main: how a test injects a fault into a real process.
+        """
+        started = [self._start(role, patch) for role in roles]
+        for child, url in started:
+            wait_until(child, url, 60)
+        if restarted and not self.supervisor._watcher.is_alive():
+            self.supervisor.watch()
+
+    def _start(self, role: str, patch: str) -> tuple[Child, str]:
+        settings = replace(self.settings, metrics_port=0 if role == "gateway" else free_port())
+        port = settings.gateway_port if role == "gateway" else settings.metrics_port
+        url = f"http://{HOST}:{port}/" + ("readyz" if role == "gateway" else "metrics")
+        code = f"{patch}\nfrom {role}.__main__ import main; main()"
+        child = Child(role, lambda: [sys.executable, "-c", code], self._folder / f"{role}.log", env=settings.env())
+        self.children[role] = self.supervisor.add(child)
+        return child, url
+
+    def kill(self, role: str) -> None:
+        """SIGKILL; the supervisor starts it again."""
+        process = self.children[role].process
+        assert process is not None
+        process.kill()
+
+    def log(self, role: str) -> str:
+        """What a role has printed."""
+        return (self._folder / f"{role}.log").read_text()
+
+    def tenant(self, currency: str = "EUR") -> tuple[str, str]:
+        """A fresh tenant that the gateway knows: its id and its API key."""
+        tenant, key = tenants.with_new_key(Tenant(f"shop-{secrets.token_hex(4)}", "A shop", currency))
+        tenants.put(self.settings, [tenant])
+        if "gateway" in self.children:
+            eventually(lambda: self.post(tenant.tenant_id, key, "orders", b"").status_code == 400)
+        return tenant.tenant_id, key
+
+    def post(self, tenant_id: str, key: str, entity: str, body: Any, query: str = "", **headers: str) -> httpx.Response:
+        """POST /ingest/<entity>; keywords are headers, `_` for `-`."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        path = f"/api/v1/tenants/{tenant_id}/ingest/{entity}{query}"
+        return self.http.post(path, content=body, headers={"X-API-Key": key, **named})
+
+    def sql(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
+        """Rows of a query, as the owner."""
+        return self._sql.execute(query.encode(), arguments).fetchall()
+
+    def drained(self, within: float = 40.0) -> Report:
+        """The audit's report once every accepted row is in the ledger."""
+        report = audit(self.settings, wait_s=within)
+        assert report.drained, (report.missing, report.tenants)
+        assert not report.wrong
+        return report
+
+    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `tillstream` against this pipeline."""
+        command = [sys.executable, "-c", "from deploy.cli import main; main()", *arguments]
+        env = {**os.environ, **self.settings.env()}
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)
