@@ -4,16 +4,16 @@ import fcntl
 import json
 import logging
 import os
+import re
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Self
 
+import httpx
 import psycopg
 
 from deploy.broker import HOST, Broker, free_port
@@ -27,6 +27,7 @@ from sinks.migrate import migrate
 log = logging.getLogger(__name__)
 
 READY_S: Final = 60.0
+_ASSIGNED: Final = re.compile(r"^tillstream_assigned_partitions [1-9]", re.MULTILINE)
 
 
 class Stack:
@@ -191,9 +192,12 @@ def create_database(server_url: str, name: str, template: str | None = None) -> 
 
 
 def wait_until(child: Child, url: str, within: float) -> None:
-    """Return when `url` answers 200. Raises Unavailable naming the log when the process ends or time runs out."""
+    """Return when `url` says that it serves: a gateway's /readyz, or a worker's metrics with partitions assigned.
+
+    Raises Unavailable naming the log when the process ends or time runs out.
+    """
     deadline = time.monotonic() + within
-    while not _answers(url):
+    while not _serves(url):
         if not child.alive():
             raise Unavailable(f"{child.name} ended while starting; why is in {child.log_file}")
         if time.monotonic() > deadline:
@@ -201,9 +205,10 @@ def wait_until(child: Child, url: str, within: float) -> None:
         time.sleep(0.05)
 
 
-def _answers(url: str) -> bool:
+def _serves(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
+        answer = httpx.get(url, timeout=2)
+    except httpx.TransportError:
         return False
+    assigned = not url.endswith("/metrics") or _ASSIGNED.search(answer.text) is not None
+    return answer.status_code == 200 and assigned

@@ -61,7 +61,7 @@ def create_app(settings: Settings) -> Starlette:
             *_both("/readyz", _readyz, "GET"),
             *_both("/metrics", _metrics, "GET"),
         ],
-        exception_handlers={Problem: render, HTTPException: _http_error, ClientDisconnect: _gone},
+        exception_handlers={Problem: render, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug},
         middleware=[Middleware(Measured)],
         lifespan=lifespan,
     )
@@ -96,6 +96,11 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     answer = await render(request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail)))
     answer.headers.update(exc.headers or {})
     return answer
+
+
+async def _bug(request: Request, exc: Exception) -> Response:
+    detail = "a fault of ours; part of the request may have been taken, so send it again with the same Idempotency-Key"
+    return await render(request, Problem(500, "internal_error", detail, retry_after=5))
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

@@ -47,9 +47,12 @@ async def read(request: Request, settings: Settings, inflight: Inflight) -> byte
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     decoder = _decoder(encoding)
     parts: list[bytes] = []
-    size = 0
+    size = received = 0
     try:
         async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:  # padding and empty members decompress to nothing, for ever
+                raise _too_large(limit)
             plain = decoder.feed(chunk, limit - size + 1)
             inflight.take(len(plain))
             size += len(plain)
@@ -89,18 +92,24 @@ class _Gzip:
         return self._stream.eof
 
     def feed(self, chunk: bytes, room: int) -> bytes:
-        out = self._stream.decompress(chunk, room)
-        while self._stream.eof and (rest := self._stream.unused_data.lstrip(b"\0")) and len(out) < room:
-            self._stream = zlib.decompressobj(wbits=31)
-            out += self._stream.decompress(rest, room - len(out))
+        out = b""
+        while chunk and len(out) < room:
+            if self._stream.eof:
+                chunk = chunk.lstrip(b"\0")  # padding after a member
+                if not chunk:
+                    break
+                self._stream = zlib.decompressobj(wbits=31)
+            out += self._stream.decompress(chunk, room - len(out))
+            chunk = self._stream.unused_data
         return out
 
 
 class _Zstd:
-    """RFC 8878. The window is bounded, so that a frame cannot ask for gigabytes."""
+    """RFC 8878, several frames included. The window is bounded, so that a frame cannot ask for gigabytes."""
 
     def __init__(self) -> None:
-        self._stream = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW).decompressobj()
+        self._frames = zstandard.ZstdDecompressor(max_window_size=_MAX_ZSTD_WINDOW)
+        self._stream = self._frames.decompressobj()
 
     @property
     def finished(self) -> bool:
@@ -110,9 +119,12 @@ class _Zstd:
         # A block of zstd holds 128 KB at most, and 3 bytes can make one: small pieces bound what comes at once.
         out = b""
         for start in range(0, len(chunk), 256):
-            if len(out) >= room:
-                break
-            out += self._stream.decompress(chunk[start : start + 256])
+            piece = chunk[start : start + 256]
+            while piece and len(out) < room:
+                if self._stream.eof:
+                    self._stream = self._frames.decompressobj()
+                out += self._stream.decompress(piece)
+                piece = self._stream.unused_data
         return out
 
 

@@ -5,35 +5,46 @@ goes through `_explain`, which looks at one field at a time.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from datetime import datetime
 from decimal import Decimal
 from functools import cache
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from schemas import topics
 from schemas.codec import Record
-from schemas.rows import Entity, Invalid
+from schemas.rows import Entity, Invalid, OrderItem, micros, money
 
 _MAX_PART_BYTES: Final = 800_000
 """Bytes of lines in one message; their Avro form is smaller, so that it stays under MAX_MESSAGE_BYTES."""
 _NUL_ESCAPE: Final = b"\\u0000"
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_MAX_EXPONENT: Final = 1_000
 _AT: Final = re.compile(r" - at `\$(.*)`$")
 
 RowErrors = list[dict[str, Any]]
 Line = tuple[int, bytes]
+Fault = tuple[str, str, str]
+"""Code, detail, JSON pointer (RFC 6901)."""
 
 
-def lines_of(body: bytes, *, single: bool) -> list[Line]:
+def lines_of(body: bytes, *, single: bool) -> Iterator[Line]:
     """Numbered, non-empty lines of an NDJSON body, or a JSON body's one document; a byte order mark is dropped."""
-    body = body.removeprefix(b"\xef\xbb\xbf")
-    if single:
-        return [(1, stripped)] if (stripped := body.strip()) else []
-    return [(n, line) for n, raw in enumerate(body.split(b"\n"), start=1) if (line := raw.strip())]
+    start, end = (3 if body.startswith(b"\xef\xbb\xbf") else 0), len(body)
+    number = 1
+    while start < end:
+        stop = -1 if single else body.find(b"\n", start)
+        if line := body[start : end if stop < 0 else stop].strip():
+            yield number, line
+        if stop < 0:
+            break
+        start, number = stop + 1, number + 1
 
 
-def parts_of(lines: list[Line]) -> Iterator[list[Line]]:
+def parts_of(lines: Iterable[Line]) -> Iterator[list[Line]]:
     """Split lines into messages. It depends on the body alone, so that a resend is split alike."""
     part: list[Line] = []
     size = 0
@@ -57,7 +68,7 @@ def parse(entity: Entity, lines: list[Line], currency: str, max_line: int) -> tu
             if _NUL_ESCAPE in line or len(line) > max_line:
                 raise msgspec.DecodeError
             records.append(record(decode(line), number, {}, currency))
-        except (msgspec.DecodeError, UnicodeDecodeError, Invalid):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid):
             good, wrong = _explain(entity, number, line, currency, max_line)
             errors += wrong
             if good is not None:
@@ -75,72 +86,110 @@ _untyped: Final = msgspec.json.Decoder(float_hook=Decimal)
 
 def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: int) -> tuple[Record | None, RowErrors]:
     """The record after all, where only unknown fields were in the way; else all that is wrong with the line."""
+    faults: list[Fault]
+    try:
+        if len(line) > max_line:
+            raise Invalid("line_too_long", "", f"{len(line)} bytes; a line may have {max_line}")
+        raw = _object(line)
+        by_pointer = {fault[2]: fault for fault in (*_unstorable(raw), *_bad_fields(entity.row, raw))}
+        faults = list(by_pointer.values())
+        if not faults:
+            known, extra = _split(entity.row, raw)
+            return entity.record(msgspec.convert(known, entity.row), number, extra, currency), []
+    except Invalid as exc:
+        faults = [(exc.code, exc.detail, exc.pointer)]
+    except msgspec.ValidationError as exc:  # what only the whole row shows, as too many items
+        faults = [_reason(exc, "")]
+    except RecursionError:
+        faults = [("malformed_json", "nested too deeply", "")]
+    return None, [_fault(number, *fault) for fault in faults]
 
-    def wrong(code: str, detail: str, pointer: str = "") -> dict[str, Any]:
-        return {"line": number, "pointer": pointer, "code": code, "detail": detail}
 
-    if len(line) > max_line:
-        return None, [wrong("line_too_long", f"{len(line)} bytes; a line may have {max_line}")]
+def _fault(number: int, code: str, detail: str, pointer: str) -> dict[str, Any]:
+    return {"line": number, "pointer": pointer, "code": code, "detail": detail}
+
+
+def _object(line: bytes) -> dict[str, Any]:
+    """The line's JSON object; raises Invalid."""
     try:
         line.decode()
         raw = _untyped.decode(line)
     except UnicodeDecodeError as exc:
-        return None, [wrong("invalid_utf8", f"byte {exc.start} of the line is not UTF-8")]
+        raise Invalid("invalid_utf8", "", f"byte {exc.start} of the line is not UTF-8") from exc
     except msgspec.DecodeError as exc:
-        return None, [wrong("malformed_json", str(exc))]
-    except RecursionError:
-        return None, [wrong("malformed_json", "nested too deeply")]
+        if _SURROGATE.search(line):
+            raise Invalid("lone_surrogate", "", "text may not contain half of a surrogate pair") from exc
+        raise Invalid("malformed_json", "", str(exc)) from exc
     if not isinstance(raw, dict):
-        return None, [wrong("not_an_object", f"expected a JSON object, got {_json_type(raw)}")]
-    errors = [wrong(code, detail, pointer) for pointer, code, detail in _bad_text(raw)]
-    known = {field.encode_name: field for field in msgspec.structs.fields(entity.row)}
-    for name, field in known.items():
+        raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}")
+    return raw
+
+
+def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterator[Fault]:
+    """Each field that is missing or does not convert, those of nested rows included."""
+    for field in msgspec.structs.fields(row):
+        name, pointer = field.encode_name, f"{at}/{field.encode_name}"
         if name not in raw:
             if field.required:
-                errors.append(wrong("missing_field", f"{name} is required", f"/{name}"))
+                yield "missing_field", f"{name} is required", pointer
+            continue
+        if name == "items" and isinstance(raw[name], list):
+            for i, item in enumerate(raw[name]):
+                if isinstance(item, dict):
+                    yield from _bad_fields(OrderItem, item, f"{pointer}/{i}")
+                else:
+                    yield "wrong_type", f"expected an object, got {_json_type(item)}", f"{pointer}/{i}"
             continue
         try:
-            msgspec.convert(raw[name], field.type)
+            value = msgspec.convert(raw[name], field.type)
+            if isinstance(value, Decimal):
+                money(value, pointer)
+            elif isinstance(value, datetime):
+                micros(value, pointer)
         except msgspec.ValidationError as exc:
-            errors.append(wrong(*_reason(exc, name)))
-    if errors:
-        return None, errors
-    extra = {name: value for name, value in raw.items() if name not in known}
-    try:
-        row = msgspec.convert({name: value for name, value in raw.items() if name in known}, entity.row)
-        return entity.record(row, number, extra, currency), []
-    except Invalid as exc:
-        return None, [wrong(exc.code, exc.detail, exc.pointer)]
+            yield _reason(exc, pointer)
+        except Invalid as exc:
+            yield exc.code, exc.detail, exc.pointer
 
 
-def _reason(exc: msgspec.ValidationError, name: str) -> tuple[str, str, str]:
-    """Code, detail and JSON pointer of what msgspec says of one field."""
+def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The fields that the row names, and the others; those of items stand under `items`, item by item."""
+    names = {field.encode_name for field in msgspec.structs.fields(row)}
+    known = {name: value for name, value in raw.items() if name in names}
+    extra = {name: value for name, value in raw.items() if name not in names}
+    if "items" in known:
+        split = [_split(OrderItem, item) for item in known["items"]]
+        known["items"] = [item for item, _ in split]
+        if any(unknown for _, unknown in split):
+            extra["items"] = [unknown for _, unknown in split]
+    return known, extra
+
+
+def _reason(exc: msgspec.ValidationError, pointer: str) -> Fault:
+    """What msgspec says of one field."""
     text = str(exc)
-    inner = ""
     if at := _AT.search(text):
         text = text[: at.start()]
-        inner = at.group(1).replace("[", "/").replace("]", "").replace(".", "/")
-    if "missing required field" in text:
-        return "missing_field", text, f"/{name}{inner}"
-    if text.startswith("Expected `") and ", got `" in text:
-        return "wrong_type", text, f"/{name}{inner}"
-    return "invalid_value", text, f"/{name}{inner}"
+        pointer += at.group(1).replace("[", "/").replace("]", "").replace(".", "/")
+    wrong_type = text.startswith("Expected `") and ", got `" in text
+    return ("wrong_type" if wrong_type else "invalid_value"), text, pointer
 
 
-def _bad_text(value: Any, pointer: str = "") -> Iterator[tuple[str, str, str]]:
-    """What PostgreSQL's text and jsonb cannot hold: NUL, and halves of surrogate pairs."""
+def _unstorable(value: Any, pointer: str = "") -> Iterator[Fault]:
+    """What PostgreSQL's text and jsonb cannot hold: NUL, and numbers beyond its range."""
     if isinstance(value, str):
         if "\x00" in value:
-            yield pointer, "nul_character", "text may not contain NUL (U+0000)"
-        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
-            yield pointer, "lone_surrogate", "text may not contain half of a surrogate pair"
+            yield "nul_character", "text may not contain NUL (U+0000)", pointer
+    elif isinstance(value, Decimal):
+        if abs(value.adjusted()) > _MAX_EXPONENT:
+            yield "out_of_range", f"expected an exponent of {_MAX_EXPONENT} at most", pointer
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _bad_text(name, f"{pointer}/{_escape(name)}")
-            yield from _bad_text(item, f"{pointer}/{_escape(name)}")
+            yield from _unstorable(name, f"{pointer}/{_escape(name)}")
+            yield from _unstorable(item, f"{pointer}/{_escape(name)}")
     elif isinstance(value, list):
         for i, item in enumerate(value):
-            yield from _bad_text(item, f"{pointer}/{i}")
+            yield from _unstorable(item, f"{pointer}/{i}")
 
 
 def _escape(name: str) -> str:

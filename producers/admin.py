@@ -1,11 +1,16 @@
 """Makes the topics of the catalogue, and refuses to go on with a missing or different one."""
 
+import time
+from typing import Final
+
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 from schemas.topics import CATALOGUE, INGESTION, Topic
+
+_VISIBLE_S: Final = 20.0
 
 
 def ensure(settings: Settings) -> list[str]:
@@ -24,8 +29,18 @@ def ensure(settings: Settings) -> list[str]:
     ]
     for created in admin.create_topics(wanted).values() if wanted else ():
         created.result()
+    _await_visible(admin, {topic.topic for topic in wanted})
     verify(settings)
     return [settings.named(topic.name) for topic in missing]
+
+
+def _await_visible(admin: AdminClient, created: set[str]) -> None:
+    """A broker may answer with metadata from before the creation for a moment."""
+    deadline = time.monotonic() + _VISIBLE_S
+    while missing := created - _partitions(admin).keys():
+        if time.monotonic() > deadline:
+            raise Unavailable(f"Kafka created {', '.join(sorted(missing))} but does not show them")
+        time.sleep(0.05)
 
 
 def verify(settings: Settings) -> int:
@@ -60,7 +75,7 @@ def _differences(name: str, topic: Topic, count: int, partitions: int, actual: d
 
 
 def _admin(settings: Settings) -> AdminClient:
-    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:

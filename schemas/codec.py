@@ -19,7 +19,7 @@ import fastavro
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
 from schemas import compiled
-from schemas.errors import Undecodable
+from schemas.errors import Rejected, Undecodable
 
 SINGLE_OBJECT: Final = b"\xc3\x01"
 CONFLUENT: Final = b"\x00"
@@ -73,9 +73,14 @@ def types() -> list[str]:
 
 
 def encode(type_: str, record: Record) -> bytes:
-    """Frame `record` as single-object encoding with the newest schema of `type_`."""
+    """Frame `record` as single-object encoding with the newest schema of `type_`. Raises Rejected for another shape."""
     schema = _catalogue()[0][type_][-1]
-    return SINGLE_OBJECT + schema.fingerprint + schema.write(record)
+    try:
+        return SINGLE_OBJECT + schema.fingerprint + schema.write(record)
+    except KeyError as exc:
+        raise Rejected("missing_field", f"{type_} needs the field {exc}") from exc
+    except (AttributeError, TypeError) as exc:
+        raise Rejected("wrong_type", f"not a {type_} record: {exc}") from exc
 
 
 def check_framing(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> None:

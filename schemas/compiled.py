@@ -68,7 +68,9 @@ def writer(schema: dict[str, Any]) -> Writer:
     lines: list[str] = []
     pieces: list[str] = []
     for i, field in enumerate(schema["fields"]):
-        _write(lines, pieces, field["type"], f"r[{field['name']!r}]", f"v{i}")
+        name = repr(field["name"])
+        value = f"r.get({name}, {field['default']!r})" if "default" in field else f"r[{name}]"
+        _write(lines, pieces, field["type"], value, f"v{i}")
     source = ["def write(r):", *(f"    {line}" for line in lines), f"    return b''.join(({', '.join(pieces)},))"]
     compiled: Writer = _compiled(schema, source, "write", writer)
     return compiled

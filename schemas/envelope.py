@@ -17,6 +17,7 @@ Headers = list[tuple[str, bytes]]
 
 NAMESPACE: Final = uuid.UUID("6f9a2d1e-5a0b-5c57-9d0c-7c1f2b6f4e11")
 CONTENT_TYPE: Final = b"application/avro"
+_YEAR_2200_MS: Final = 7_258_118_400_000
 INGESTION_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
 
 
@@ -200,4 +201,7 @@ def _unix_ms(raw: bytes) -> int:
         raise Undecodable("bad_header", f"ce_time is not RFC 3339: {raw[:40]!r}") from exc
     if moment.tzinfo is None:
         raise Undecodable("bad_header", "ce_time has no offset")
-    return round(moment.timestamp() * 1000)
+    unix_ms = round(moment.timestamp() * 1000)
+    if not 0 <= unix_ms < _YEAR_2200_MS:
+        raise Undecodable("bad_header", "ce_time is not between 1970 and 2199")
+    return unix_ms

@@ -8,6 +8,8 @@ _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 
 BUILD = Info("tillstream_build", "Version and role of this process.")
 
+ASSIGNED = Gauge("tillstream_assigned_partitions", "Partitions that this worker or sink has now.")
+
 # gateway
 REQUESTS = Counter("tillstream_requests_total", "HTTP requests answered.", ["route", "status"])
 REQUEST_SECONDS = Histogram("tillstream_request_seconds", "Time to answer a request.", ["route"], buckets=_SECONDS)

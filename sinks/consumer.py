@@ -35,7 +35,7 @@ class Sink:
     def __init__(self, settings: Settings, *, accept_gap: bool = False) -> None:
         self._settings = settings
         self._accept_gap = accept_gap
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
         self._producer = confluent_kafka.Producer(config(settings))
         self._consumer = confluent_kafka.Consumer(
             {
@@ -112,6 +112,7 @@ class Sink:
             )
             self._positions[partition.topic, partition.partition] = partition.offset = start
         consumer.assign(partitions)
+        metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
 
     def _on_lost(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:

@@ -155,10 +155,10 @@ def _replace_items(db: Db, winners: list[Winner]) -> None:
 def _quarantine(row: StagedRow, message: Message, error: Exception) -> None:
     code, detail = "invalid_value", str(error)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
-        code = error.diag.constraint_name or code
-        detail = error.diag.message_primary or type(error).__name__
-        if error.sqlstate == "23505" and "sku" in code:
-            code = "sku_taken"
+        constraint = error.diag.constraint_name
+        detail = f"refused by {constraint}" if constraint else error.diag.message_primary or type(error).__name__
+        if error.sqlstate == "23505" and constraint is not None and "sku" in constraint:
+            code, detail = "sku_taken", "another product of this tenant has this sku"
     natural_id = row[1].replace("\x00", "�")
     message.errors.append(RowError(row[-1], message.lines[row[-1]], code, detail, natural_id))
 

@@ -102,6 +102,7 @@ class Store(memory.Store):
         for lost in self.partitions.keys() - mine:
             del self.partitions[lost], self._ends[lost]
         await asyncio.to_thread(self._restore, changelog, mine)
+        metrics.ASSIGNED.set(len(mine))
         metrics.TABLE_ENTRIES.labels(self.table_name).set(sum(map(len, self.partitions.values())))
 
     def _restore(self, changelog: str, mine: frozenset[int]) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from pipeline import Pipeline
+from shop import shop  # noqa: F401
 
 from deploy.broker import Broker
 from deploy.database import Database

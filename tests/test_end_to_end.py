@@ -30,8 +30,8 @@ def test_an_order_becomes_a_row_with_its_items(pipeline: Pipeline) -> None:
     assert answer.headers["idempotency-key"]
     [row] = eventually(
         lambda: pipeline.sql(
-            "SELECT total_amount::text, customer_name, order_status, extract(epoch FROM order_date)::bigint, raw_payload,"
-            " uuid_extract_version(id) FROM orders WHERE tenant_id = %s", tenant)
+            "SELECT total_amount::text, customer_name, order_status, extract(epoch FROM order_date)::bigint,"
+            " raw_payload, uuid_extract_version(id) FROM orders WHERE tenant_id = %s", tenant)
     )  # fmt: skip
     assert row == ("12.50", "Ærø & Söhne", "paid", 1769900399, {"gift": True}, 5)
     assert pipeline.sql(

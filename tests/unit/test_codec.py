@@ -1,0 +1,143 @@
+"""Avro values in both framings; fastavro is the judge of our compiled writers and readers."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fastavro
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import codec
+from schemas.compiled import zigzag
+from schemas.errors import Rejected, Undecodable
+
+ORDERS = "tillstream.orders.v1"
+AVRO = Path(codec.__file__).with_name("avro")
+
+text = st.text(max_size=200)
+longs = st.integers(-(2**63), 2**63 - 1)
+items = st.fixed_dictionaries(
+    {"product_id": text, "quantity": st.integers(-(2**31), 2**31 - 1), "unit_price": st.binary(max_size=300)}
+)
+order = st.fixed_dictionaries(
+    {
+        "line": st.integers(0, 2**31 - 1),
+        "external_order_id": text,
+        "customer_id": st.none() | text,
+        "customer_name": st.none() | text,
+        "customer_email": st.none() | text,
+        "total_amount": st.binary(max_size=8),
+        "currency": text,
+        "order_status": text,
+        "order_date": longs,
+        "items": st.lists(items, max_size=5),
+        "raw_payload": st.none() | text,
+        "updated_at": st.none() | longs,
+    }
+)
+batches = st.fixed_dictionaries({"tenant_id": text, "rows": st.lists(order, max_size=5)})
+
+
+def by_fastavro(type_: str, record: dict[str, Any]) -> bytes:
+    schema = codec._catalogue()[0][type_][-1]
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, schema.physical, record)
+    return codec.SINGLE_OBJECT + schema.fingerprint + out.getvalue()
+
+
+@given(batches)
+def test_our_bytes_are_fastavros_bytes(batch: dict[str, Any]) -> None:
+    value = codec.encode(ORDERS, batch)
+    assert value == by_fastavro(ORDERS, batch)
+    assert codec.decode(ORDERS, value) == batch
+    assert codec.count_rows(ORDERS, value, len(batch["rows"])) == len(batch["rows"])
+
+
+@given(batches, st.data())
+def test_damaged_bytes_are_undecodable_and_nothing_worse(batch: dict[str, Any], data: st.DataObject) -> None:
+    value = bytearray(codec.encode(ORDERS, batch))
+    for _ in range(data.draw(st.integers(1, 3))):
+        value[data.draw(st.integers(0, len(value) - 1))] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(value)))
+    for damaged in (bytes(value), bytes(value[:cut])):
+        try:
+            codec.decode(ORDERS, damaged)
+        except Undecodable as exc:
+            assert exc.code
+
+
+@given(longs)
+def test_longs_are_coded_as_fastavro_codes_them(number: int) -> None:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, "long", number)
+    assert zigzag(number) == out.getvalue()
+
+
+def test_the_fingerprint_is_that_of_the_specification() -> None:
+    # Avro's own test vectors, share/test/data/schema-tests.txt.
+    assert int.from_bytes(codec.crc64("null"), "little") == 7195948357588979594
+    assert int.from_bytes(codec.crc64("int"), "little") == 8247732601305521295
+
+
+def test_omitted_optionals_are_their_defaults_and_omitted_others_are_named() -> None:
+    row = {"external_order_id": "A", "total_amount": b"\1", "currency": "EUR", "order_status": "paid", "order_date": 0}
+    [read] = codec.decode(ORDERS, codec.encode(ORDERS, {"tenant_id": "t", "rows": [row]}))["rows"]
+    assert (read["line"], read["items"], read["customer_id"]) == (0, [], None)
+    with pytest.raises(Rejected, match="missing_field.*currency"):
+        codec.encode(ORDERS, {"tenant_id": "t", "rows": [{k: v for k, v in row.items() if k != "currency"}]})
+
+
+def test_confluents_framing_is_read_where_the_id_is_known() -> None:
+    value = codec.encode(ORDERS, {"tenant_id": "t", "rows": []})
+    framed = codec.CONFLUENT + (77).to_bytes(4, "big") + value[10:]
+    schema = (AVRO / "orders.v1" / "001.avsc").read_text()
+    assert codec.decode(ORDERS, framed, lambda schema_id: {77: schema}[schema_id]) == {"tenant_id": "t", "rows": []}
+    with pytest.raises(Undecodable, match="no_registry"):
+        codec.decode(ORDERS, framed)
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [(None, "empty_value"), (b"", "empty_value"), (b"{}", "bad_framing"), (b"\xc3\x01" + bytes(8), "unknown_schema")],
+)
+def test_what_is_no_message_of_ours_is_named(value: bytes | None, code: str) -> None:
+    with pytest.raises(Undecodable) as raised:
+        codec.check_framing(ORDERS, value)
+    assert raised.value.code == code
+
+
+def test_a_schema_of_another_type_is_refused() -> None:
+    with pytest.raises(Undecodable, match="wrong_schema"):
+        codec.check_framing("tillstream.products.v1", codec.encode(ORDERS, {"tenant_id": "t", "rows": []}))
+
+
+SAMPLES = Path(__file__).with_name("avro_samples")
+
+
+@pytest.mark.parametrize("sample", sorted(SAMPLES.glob("*.bin")), ids=lambda path: path.stem)
+def test_bytes_of_every_version_ever_used_still_read(sample: Path) -> None:
+    """One sample a schema version, written when it was new: `<type>.<version>.bin` beside what it must read as."""
+    type_ = "tillstream." + sample.stem.rpartition(".")[0]
+    expected = json.loads(sample.with_suffix(".json").read_text())
+    read = codec.decode(type_, sample.read_bytes())
+    assert json.loads(json.dumps(read, default=lambda raw: raw.hex())) == expected
+
+
+def test_every_version_has_a_sample_and_can_read_the_one_before() -> None:
+    for folder in AVRO.iterdir():
+        versions = sorted(folder.glob("*.avsc"))
+        for version in versions:
+            assert (SAMPLES / f"{folder.name}.{version.stem}.bin").exists()
+        for older, newer in zip(versions, versions[1:], strict=False):
+            before, after = (fastavro.parse_schema(json.loads(path.read_text())) for path in (older, newer))
+            sample = (SAMPLES / f"{folder.name}.{older.stem}.bin").read_bytes()[10:]
+            fastavro.schemaless_reader(io.BytesIO(sample), before, after)
+
+
+def test_the_package_ships_its_schemas(tmp_path: Path) -> None:
+    copied = shutil.copytree(AVRO, tmp_path / "avro")
+    assert sorted(f"tillstream.{folder.name}" for folder in copied.iterdir()) == codec.types()

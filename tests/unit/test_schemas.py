@@ -1,0 +1,82 @@
+"""Settings, headers and keys."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas import envelope, topics
+from schemas.envelope import Position
+from schemas.errors import Misconfigured, Undecodable
+from schemas.settings import Settings, variable
+
+README = Path(__file__).parents[2] / "README.md"
+AT = Position("ingestion", 3, 42, 1_767_225_600_000)
+
+
+def test_settings_come_from_the_environment_given() -> None:
+    settings = Settings.from_env({"KAFKA_BOOTSTRAP_SERVERS": "x:9092", "TILLSTREAM_PARTITIONS": "12"})
+    assert (settings.kafka_bootstrap_servers, settings.partitions) == ("x:9092", 12)
+    assert Settings.from_env(settings.env()) == settings
+
+
+def test_a_value_that_does_not_fit_names_its_variable() -> None:
+    with pytest.raises(Misconfigured, match="TILLSTREAM_PARTITIONS='many'"):
+        Settings.from_env({"TILLSTREAM_PARTITIONS": "many"})
+
+
+def test_the_readme_has_a_line_for_every_variable_with_its_default() -> None:
+    table = README.read_text()
+    for field in fields(Settings):
+        assert f"| `{variable(field.name)}` | `{field.default}` |" in table, variable(field.name)
+
+
+@pytest.mark.parametrize(
+    ("key", "hashed"),
+    # Kafka's own test vectors (UtilsTest.testMurmur2), as unsigned numbers.
+    [(b"21", -973932308), (b"foobar", -790332482), (b"a-little-bit-long-string", -985981536),
+     (b"a-little-bit-longer-string", -1486304829), (b"lkjh234lh9fiuh90y23oiuhsafujhadof229phr9h19h89h8", -58897971),
+     (bytes([ord("a"), ord("b"), ord("c")]), 479470107)],
+)  # fmt: skip
+def test_keys_are_hashed_as_kafka_hashes_them(key: bytes, hashed: int) -> None:
+    assert topics._murmur2(key) == hashed & 0xFFFFFFFF
+
+
+def test_headers_say_what_was_put_in() -> None:
+    headers = envelope.headers_of(
+        event_id="e-1", type="tillstream.orders.v1", source="gateway", accepted_ms=1_767_225_599_123, rows=7,
+        value=b"v", traceparent=b"00-1-2-3",
+    )  # fmt: skip
+    read = envelope.read(headers, b"v", AT)
+    assert (read.event_id, read.accepted_ms, read.rows, read.entity) == ("e-1", 1_767_225_599_123, 7, "orders")
+    assert envelope.read_forwarded(envelope.forwarded(headers, read), b"v") == read
+
+
+def test_a_message_without_an_id_gets_one_from_its_position_and_keeps_it() -> None:
+    read = envelope.read([("ce_type", b"tillstream.orders.v1")], b"v", AT)
+    assert read.event_id == AT.event_id() != Position("ingestion", 3, 43, 0).event_id()
+    assert read.accepted_ms == AT.time_ms
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["ce_type", "ce_id", "ce_time", "ts-rows", "ts-hash", "ts-src"]), st.binary()))
+)
+def test_any_headers_are_read_or_refused(headers: list[tuple[str, bytes | None]]) -> None:
+    try:
+        assert envelope.read(headers, b"", AT).src == AT
+    except Undecodable as exc:
+        assert exc.detail
+
+
+def test_an_event_id_is_that_of_its_part_of_its_request() -> None:
+    one = envelope.event_id("acme", "ingest/orders", "key", 1, 1000)
+    assert one == envelope.event_id("acme", "ingest/orders", "key", 1, 1000)
+    others = {
+        envelope.event_id("acme", "ingest/orders", "key", 1001, 2000),
+        envelope.event_id("other", "ingest/orders", "key", 1, 1000),
+        envelope.event_id("acme", "ingest/products", "key", 1, 1000),
+        envelope.event_id("acme", "ingest/orders", "other", 1, 1000),
+    }
+    assert len(others | {one}) == 5
