@@ -5,7 +5,9 @@ import json
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,6 +28,7 @@ from sinks.migrate import migrate
 
 log = logging.getLogger(__name__)
 
+STACK_FILE: Final = "stack.json"
 READY_S: Final = 60.0
 _ASSIGNED: Final = re.compile(r"^tillstream_assigned_partitions [1-9]", re.MULTILINE)
 
@@ -44,7 +47,7 @@ class Stack:
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.settings = settings
-        self.supervisor = Supervisor()
+        self.supervisor = Supervisor(on_restart=self._write_stack_file)
         self._external_kafka = external_kafka
         self._external_database = external_database
         self._on_step = on_step
@@ -80,9 +83,12 @@ class Stack:
         return f"http://{self.settings.gateway_host}:{self.settings.gateway_port}"
 
     def stop(self) -> None:
-        """Stop all that was started, and forget where it was."""
+        """Stop all that was started, and forget where it was. A second Ctrl-C does not cut it short."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
         self.supervisor.stop()
-        (self.data_dir / "stack.json").unlink(missing_ok=True)
+        (self.data_dir / STACK_FILE).unlink(missing_ok=True)
         if self._lock is not None:
             self._lock.close()
 
@@ -165,9 +171,9 @@ class Stack:
 
     def _write_stack_file(self) -> None:
         """For scripts: where everything is. Readable by the owner alone, since it holds passwords."""
-        path = self.data_dir / "stack.json"
-        path.touch(mode=0o600)
-        path.write_text(
+        path, unfinished = self.data_dir / STACK_FILE, self.data_dir / f".{STACK_FILE}"
+        unfinished.touch(mode=0o600)
+        unfinished.write_text(
             json.dumps(
                 {
                     "gateway_url": self.gateway_url,
@@ -179,6 +185,21 @@ class Stack:
                 indent=2,
             )
         )
+        unfinished.replace(path)
+
+
+def running(data_dir: Path) -> tuple[Settings, str]:
+    """Settings, and the gateway's URL, of the stack that runs in `data_dir`; the environment goes before it."""
+    settings, path = Settings.from_env(), data_dir / STACK_FILE
+    gateway_url = f"http://{settings.gateway_host}:{settings.gateway_port}"
+    if not path.exists():
+        return settings, gateway_url
+    known = json.loads(path.read_text())
+    if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        settings = replace(settings, kafka_bootstrap_servers=known["bootstrap_servers"])
+    if not os.environ.get("DATABASE_URL"):
+        settings = replace(settings, database_url=known["database_url"])
+    return settings, known["gateway_url"]
 
 
 def create_database(server_url: str, name: str, template: str | None = None) -> str:

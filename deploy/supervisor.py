@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from schemas.errors import Misconfigured, Unavailable
 
@@ -77,10 +77,14 @@ class Child:
         assert _libc is not None
         _libc.prctl(_PR_SET_PDEATHSIG, self.stop_signal)
 
-    def restart_if_dead(self, now: float) -> None:
-        """Start it again after it died; pauses grow while it dies at once."""
+    def put_off(self, seconds: float) -> None:
+        """Try no restart before then."""
+        self._not_before = time.monotonic() + seconds
+
+    def restart_if_dead(self, now: float) -> bool:
+        """Start it again after it died, and say whether; pauses grow while it dies at once."""
         if self.process is None or self.process.poll() is None:
-            return
+            return False
         if self._not_before == 0.0:
             steady = now - self._started_at > _STEADY_S
             self._failures = 0 if steady else self._failures + 1
@@ -88,10 +92,12 @@ class Child:
             self._not_before = now + pause
             log.warning("%s ended with %s; restarting in %.1f s, see %s", self.name, self.process.returncode, pause,
                         self.log_file)  # fmt: skip
-        if now >= self._not_before:
-            self._not_before = 0.0
-            self.restarts += 1
-            self.start()
+        if now < self._not_before:
+            return False
+        self.start()
+        self._not_before = 0.0
+        self.restarts += 1
+        return True
 
     def stop(self) -> None:
         """Ask it to end, wait, and end it when it does not."""
@@ -109,42 +115,50 @@ class Child:
 class Supervisor:
     """Children in the order they were added; `with` stops them all in reverse."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_restart: Callable[[], None] = lambda: None) -> None:
         self.children: list[Child] = []
+        self._on_restart = on_restart
         self._stopping = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+        self._resting = threading.Event()
+        self._stopped = threading.Event()
+        self._watcher: threading.Thread | None = None
 
-    def __enter__(self) -> "Supervisor":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def add(self, child: Child, ready: Callable[[Child], None] | None = None) -> Child:
-        """Start a child and wait until it is ready."""
-        child.start()
+    def add(self, child: Child) -> Child:
+        """Start a child."""
         self.children.append(child)
-        if ready is not None:
-            ready(child)
+        child.start()
         return child
 
     def watch(self) -> None:
         """Restart from here on what dies."""
-        self._watcher.start()
+        if self._watcher is None:
+            self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
+            self._watcher.start()
 
     def stop(self) -> None:
         """Stop every child, the last one first."""
         self._stopping.set()
-        if self._watcher.is_alive():
-            self._watcher.join()
+        if self._watcher is not None:
+            self._resting.wait()
         for child in reversed(self.children):
             child.stop()
+        self._stopped.set()
 
     def _watch(self) -> None:
         while not self._stopping.wait(_LOOK_S):
-            for child in self.children:
+            for child in list(self.children):
                 try:
-                    child.restart_if_dead(time.monotonic())
+                    if child.restart_if_dead(time.monotonic()):
+                        self._on_restart()
                 except (Misconfigured, Unavailable, OSError) as exc:
                     log.error("%s cannot be restarted now: %s", child.name, exc)
-                    child._not_before = time.monotonic() + _LONGEST_PAUSE_S
+                    child.put_off(_LONGEST_PAUSE_S)
+        self._resting.set()
+        # Linux tells a child that its parent died when the *thread* that started it ends.
+        self._stopped.wait()

@@ -84,7 +84,7 @@ class Pipeline:
         started = [self._start(role, patch) for role in roles]
         for child, url in started:
             wait_until(child, url, 60)
-        if restarted and not self.supervisor._watcher.is_alive():
+        if restarted:
             self.supervisor.watch()
 
     def _start(self, role: str, patch: str) -> tuple[Child, str]:

@@ -1,0 +1,135 @@
+"""The commands, run as processes."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import psycopg
+import pytest
+from pipeline import Pipeline, eventually
+from test_end_to_end import order
+
+TILLSTREAM = [sys.executable, "-c", "from deploy.cli import main; main()"]
+ALONE = {name: value for name, value in os.environ.items() if name not in ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")}
+
+
+def test_a_key_made_on_the_command_line_works_until_it_is_revoked(pipeline: Pipeline) -> None:
+    made = json.loads(pipeline.cli("tenants", "add", "cli-shop", "--json").stdout)
+    tenant, key = made["tenant_id"], made["api_key"]
+    eventually(lambda: pipeline.post(tenant, key, "orders", order(1)).status_code == 202, within=2)
+    second = json.loads(pipeline.cli("tenants", "add", "cli-shop", "--json").stdout)
+    assert pipeline.cli("tenants", "revoke", tenant, made["key_id"]).returncode == 0
+    eventually(lambda: pipeline.post(tenant, key, "orders", order(1)).status_code == 401, within=1)
+    assert pipeline.post(tenant, key, "orders", order(1)).json()["code"] == "revoked_key"
+    assert pipeline.post(tenant, second["api_key"], "orders", order(2)).status_code == 202
+    listed = pipeline.cli("tenants", "list").stdout
+    assert f"{made['key_id']} (revoked)" in " ".join(listed.split())
+    assert key not in listed
+
+
+def test_a_file_from_excel_is_ingested_and_audited(pipeline: Pipeline, tmp_path: Path) -> None:
+    tenant, key = pipeline.tenant()
+    file = tmp_path / "orders.ndjson"
+    file.write_bytes(b"\xef\xbb\xbf" + b"".join(order(n).replace(b"\n", b"\r\n") for n in range(2_500)) + b"\r\n")
+    url = str(pipeline.http.base_url)
+    sent = pipeline.cli(
+        "ingest", str(file), "--entity", "orders", "--tenant-id", tenant, "--api-key", key, "--gateway-url", url
+    )
+    assert (sent.returncode, sent.stdout.strip()) == (0, "accepted 2,500, rejected 0"), sent.stderr
+    audited = pipeline.cli("audit", "--wait", "20", "--json")
+    assert audited.returncode == 0, audited.stdout
+    assert json.loads(audited.stdout)["tenants"][tenant]["applied"] == 2_500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tenants", "add", "no spaces"], "letters, digits and hyphens"),
+        (["tenants", "add", "shop", "--currency", "euro"], "ISO 4217"),
+        (["tenants", "revoke", "nobody", "k"], "there is no tenant nobody"),
+        (["generate", "x", "--preset", "huge"], "--preset takes small, medium, large"),
+    ],
+)
+def test_a_wrong_argument_gets_a_sentence(pipeline: Pipeline, arguments: list[str], says: str) -> None:
+    done = pipeline.cli(*arguments)
+    assert done.returncode == 1
+    assert says in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("role", ["streams", "sinks", "gateway"])
+def test_a_role_without_its_topics_says_what_to_do(pipeline: Pipeline, role: str) -> None:
+    env = {**os.environ, **pipeline.settings.env(), "TILLSTREAM_PREFIX": "nowhere."}
+    done = subprocess.run([sys.executable, "-m", role], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode in (1, 2)
+    assert "nowhere.ingestion is missing" in done.stderr
+    assert "tillstream topics ensure" in done.stderr
+
+
+@contextmanager
+def up(data_dir: Path) -> Iterator[dict[str, Any]]:
+    """A running `tillstream up`; at the end it must have stopped all it started."""
+    process = subprocess.Popen([*TILLSTREAM, "up", "--data-dir", str(data_dir)], env=ALONE, stdout=subprocess.PIPE)
+    try:
+        eventually(lambda: (data_dir / "stack.json").exists() or process.poll() is not None, within=60)
+        assert process.poll() is None
+        stack = json.loads((data_dir / "stack.json").read_text())
+        yield stack
+    finally:
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 130
+    assert [child for child in family if child.is_running()] == []
+    assert not (data_dir / "stack.json").exists()
+
+
+def test_up_survives_a_restart_with_its_data_and_restarts_a_child(tmp_path: Path) -> None:
+    def applied(url: str) -> list[tuple[Any, ...]]:
+        with psycopg.connect(url) as db:
+            return db.execute("SELECT sum(applied), sum(duplicate) FROM ledger").fetchall()
+
+    def send(url: str, key: str) -> int:
+        headers = {"X-API-Key": key, "Idempotency-Key": "the-same"}
+        try:
+            return httpx.post(f"{url}/api/v1/tenants/acme/ingest/orders", content=order(1), headers=headers).status_code
+        except httpx.TransportError:
+            return 0
+
+    with up(tmp_path) as stack:
+        assert stat.S_IMODE((tmp_path / "stack.json").stat().st_mode) == 0o600
+        again = subprocess.run(
+            [*TILLSTREAM, "up", "--data-dir", str(tmp_path)], env=ALONE, capture_output=True, text=True
+        )
+        assert again.returncode == 2
+        assert "another stack runs" in again.stderr
+        made = subprocess.run(
+            [*TILLSTREAM, "tenants", "add", "acme", "--json", "--data-dir", str(tmp_path)],
+            env=ALONE, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        key = json.loads(made.stdout)["api_key"]
+        eventually(lambda: send(stack["gateway_url"], key) == 202)
+        eventually(lambda: applied(stack["database_url"]) == [(1, 0)])
+        psutil.Process(stack["pids"]["gateway"]).kill()
+        eventually(lambda: send(stack["gateway_url"], key) == 202)
+        eventually(lambda: json.loads((tmp_path / "stack.json").read_text())["pids"] != stack["pids"])
+    with up(tmp_path) as stack:
+        eventually(lambda: send(stack["gateway_url"], key) == 202)
+        eventually(lambda: applied(stack["database_url"]) == [(1, 2)])
+
+
+def test_the_demo_accounts_for_every_row() -> None:
+    done = subprocess.run(
+        [*TILLSTREAM, "demo", "--orders", "1500", "--products", "100"], env=ALONE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "The conservation law holds" in done.stdout
+    assert "duplicates dropped" in done.stdout
