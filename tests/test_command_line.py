@@ -88,7 +88,8 @@ def up(data_dir: Path) -> Iterator[dict[str, Any]]:
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-    assert [child for child in family if child.is_running()] == []
+    # An ended process may stay as a zombie where nothing reaps orphans, as in some containers.
+    assert [child for child in family if child.is_running() and child.status() != psutil.STATUS_ZOMBIE] == []
     assert not (data_dir / "stack.json").exists()
 
 
@@ -106,9 +107,8 @@ def test_up_survives_a_restart_with_its_data_and_restarts_a_child(tmp_path: Path
 
     with up(tmp_path) as stack:
         assert stat.S_IMODE((tmp_path / "stack.json").stat().st_mode) == 0o600
-        again = subprocess.run(
-            [*TILLSTREAM, "up", "--data-dir", str(tmp_path)], env=ALONE, capture_output=True, text=True
-        )
+        second = [*TILLSTREAM, "up", "--data-dir", str(tmp_path)]
+        again = subprocess.run(second, env=ALONE, capture_output=True, text=True)
         assert again.returncode == 2
         assert "another stack runs" in again.stderr
         made = subprocess.run(

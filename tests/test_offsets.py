@@ -29,9 +29,8 @@ def test_a_restart_goes_on_where_the_rows_end(db: Db) -> None:
 
 def test_an_offset_rolled_back_with_its_rows_did_not_move(db: Db) -> None:
     start(db)
-    with pytest.raises(ZeroDivisionError), db.transaction():
+    with db.transaction(force_rollback=True):
         offsets.advance(db, [Move("t", 0, "one", 0, 42)])
-        raise ZeroDivisionError
     assert start(db) == 0
     assert not offsets.landed(db, [Move("t", 0, "one", 0, 42)])
 
