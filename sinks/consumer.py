@@ -55,6 +55,8 @@ class Sink:
         self._outcomes = settings.named(topics.OUTCOMES)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
         self._topic_ids: dict[str, str] = {}
+        self._assignment = 0
+        """Counts the times that partitions changed hands."""
         self._positions: dict[tuple[str, int], int] = {}
         self._db: writer.Db | None = None
         self._writer = ThreadPoolExecutor(1, "writer")
@@ -64,14 +66,20 @@ class Sink:
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
         self._topic_ids = offsets.topic_ids(self._admin, self._topics)
-        self._consumer.subscribe(self._topics, on_assign=self._on_assign, on_lost=self._on_lost)
+        self._consumer.subscribe(
+            self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+        )
         try:
             while not self._stopping.is_set():
+                assignment = self._assignment
                 if records := self._read():
                     # Prepared while the batch before is being written.
                     batch = self._prepare(records)
                     self._settle()
-                    self._writing = self._writer.submit(self._write, *batch, self._moves(records))
+                    if assignment != self._assignment:
+                        self._rewind()
+                    else:
+                        self._writing = self._writer.submit(self._write, *batch, self._moves(records))
             self._settle()
         finally:
             self._writer.shutdown()
@@ -85,38 +93,48 @@ class Sink:
 
     def _settle(self) -> None:
         """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
-        if self._writing is None:
-            return
-        while not _done(self._writing, _PATIENCE_S):
-            assignment = self._consumer.assignment()
-            self._consumer.pause(assignment)
+        while self._writing is not None and not wait({self._writing}, timeout=_PATIENCE_S).done:
+            partitions = self._consumer.assignment()
+            self._consumer.pause(partitions)
             self._consumer.poll(0)
-            self._consumer.resume(assignment)
+            self._consumer.resume(partitions)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Wait for the write under way, without polling; raises what it raised."""
         writing, self._writing = self._writing, None
-        writing.result()
+        if writing is not None:
+            writing.result()
+
+    def _rewind(self) -> None:
+        """Read again from PostgreSQL's offsets: what was read while partitions changed hands may be somebody else's."""
+        if self._positions:
+            self._consumer.assign(
+                [confluent_kafka.TopicPartition(*at, offset) for at, offset in self._positions.items()]
+            )
 
     def _on_assign(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Start where PostgreSQL says, whatever the group remembers."""
-        self._settle()
+        self._finish()
         db = self._connected()
+        self._assignment += 1
         self._positions.clear()
         for partition in partitions:
             log_range = consumer.get_watermark_offsets(partition, timeout=30)
             start = offsets.load(
-                db,
-                partition.topic,
-                partition.partition,
-                self._topic_ids[partition.topic],
-                log_range,
-                self._accept_gap,
+                db, partition.topic, partition.partition, self._topic_ids[partition.topic], log_range, self._accept_gap
             )
             self._positions[partition.topic, partition.partition] = partition.offset = start
         consumer.assign(partitions)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
 
-    def _on_lost(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
+    def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
+        """Let the next owner find the offsets where our last write leaves them."""
+        self._finish()
+        self._assignment += 1
         self._positions.clear()
+        metrics.ASSIGNED.set(0)
 
     def _read(self) -> list[confluent_kafka.Message]:
         """What is there, about `sink_batch_rows` of it; waits only for the first message."""
@@ -228,10 +246,6 @@ class Sink:
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
             raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
-
-
-def _done(writing: "Future[None]", within: float) -> bool:
-    return bool(wait({writing}, timeout=within).done)
 
 
 def _backoff() -> Iterable[float]:
