@@ -23,7 +23,7 @@ from deploy.operate import DEFAULT_DATA_DIR, DataDir
 from deploy.stack import STACK_FILE, Stack, running
 from producers import admin
 from producers.generate import Plan
-from schemas.errors import Rejected, TillstreamError
+from schemas.errors import Rejected, TillstreamError, Unavailable
 from sinks.migrate import migrate as migrate_
 
 app = typer.Typer(
@@ -43,18 +43,21 @@ errors = Console(stderr=True)
 
 
 def main() -> None:
-    """Run a command; errors of ours end it with what to do next. Exit codes: 1 failed, 2 put something right first."""
+    """Run a command; errors of ours end it with what to do next. Exit codes: 1 failed, 2 put it right, 75 try again."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app()
     except TillstreamError as exc:
         errors.print(f"[red]tillstream:[/red] {exc}", highlight=False)
-        sys.exit(1 if isinstance(exc, Rejected) else 2)
+        sys.exit(1 if isinstance(exc, Rejected) else 75 if isinstance(exc, Unavailable) else 2)
     except confluent_kafka.KafkaException as exc:
         errors.print(f"[red]tillstream:[/red] Kafka: {exc.args[0].str()}", highlight=False)
         sys.exit(2)
     except psycopg.OperationalError as exc:
         errors.print(f"[red]tillstream:[/red] PostgreSQL: {exc}", highlight=False)
+        sys.exit(2)
+    except OSError as exc:
+        errors.print(f"[red]tillstream:[/red] {exc}", highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -157,4 +157,7 @@ def _let_in(user: str, data_dir: Path) -> None:
         ensure_folder_permissions(folder, stat.S_IRGRP | stat.S_IROTH)
     ensure_folder_permissions(POSTGRES_BIN_PATH, stat.S_IXGRP | stat.S_IXOTH)
     for folder in {data_dir, *data_dir.parents, *home.parents}:
-        folder.chmod(folder.stat().st_mode | stat.S_IXGRP | stat.S_IXOTH)  # to pass through, not to list
+        mode = folder.stat().st_mode
+        if not mode & stat.S_IXOTH:
+            _log.warning("every user may now pass through %s (not list it): PostgreSQL does not run as root", folder)
+            folder.chmod(mode | stat.S_IXGRP | stat.S_IXOTH)

@@ -177,7 +177,9 @@ def audit(
         }
         print(json.dumps({"tenants": listed, "missing": report.missing, "wrong": report.wrong}))  # noqa: T201
     else:
-        table = Table("tenant", "accepted", *OUTCOMES, "in flight")
+        table = Table(
+            "tenant", "accepted", *OUTCOMES, "in flight", box=None, padding=(0, 2, 0, 0), collapse_padding=True
+        )
         for tenant_id, tally in sorted(report.tenants.items()):
             counts = (tally.accepted, *tally.outcomes.values(), tally.in_flight)
             table.add_row(tenant_id, *(f"{count:,}" for count in counts))

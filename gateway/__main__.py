@@ -7,6 +7,7 @@ import sys
 import uvicorn
 
 from gateway.app import create_app
+from gateway.protocol import BoundedHeaders
 from producers import admin
 from schemas import metrics
 from schemas.errors import Misconfigured, Unavailable
@@ -32,7 +33,7 @@ def main() -> None:
         host=settings.gateway_host,
         port=settings.gateway_port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedHeaders,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -1,7 +1,8 @@
 """Request bodies: read whole, decompressed, never larger than allowed however small they were sent."""
 
+import asyncio
 import zlib
-from collections.abc import Callable
+from collections import Counter
 from typing import Final
 
 import zstandard
@@ -12,34 +13,52 @@ from schemas import metrics
 from schemas.settings import Settings
 
 _MAX_ZSTD_WINDOW: Final = 8 * 1024 * 1024
-Decompress = Callable[[bytes, int], bytes]
+_TENANT_SHARE: Final = 3
+"""One tenant may hold a third of the bytes in flight."""
+_BODY_S: Final = 60.0
 
 
 class Inflight:
-    """Bytes of the bodies that one gateway holds at a time; above the bound it answers 503 instead of queueing."""
+    """Bytes of the bodies that one gateway holds at a time; above a bound it answers 503 instead of queueing.
+
+    A tenant may hold a part of it only, so that one with slow or many clients does not shut out the others.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self.held = 0
+        self._tenant_limit = limit // _TENANT_SHARE
+        self._held: Counter[str] = Counter()
 
-    def take(self, size: int) -> None:
+    def take(self, tenant_id: str, size: int) -> None:
         """Count bytes in; raises Problem 503."""
-        if self.held + size > self._limit:
+        if self._held.total() + size > self._limit or self._held[tenant_id] + size > self._tenant_limit:
             raise Problem(503, "overloaded", "too many bytes are being taken in right now", retry_after=1)
-        self.held += size
-        metrics.INFLIGHT_BYTES.set(self.held)
+        self._held[tenant_id] += size
+        metrics.INFLIGHT_BYTES.set(self._held.total())
 
-    def give_back(self, size: int) -> None:
+    def give_back(self, tenant_id: str, size: int) -> None:
         """Count bytes out."""
-        self.held -= size
-        metrics.INFLIGHT_BYTES.set(self.held)
+        self._held[tenant_id] -= size
+        if not self._held[tenant_id]:
+            del self._held[tenant_id]
+        metrics.INFLIGHT_BYTES.set(self._held.total())
 
 
-async def read(request: Request, settings: Settings, inflight: Inflight) -> bytes:
+async def read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:
     """The decompressed body. Its bytes count as in flight until the caller gives back its length.
 
-    Raises Problem: 400 for a broken encoding, 413 when too large, 415 for an unknown encoding, 503 when overloaded.
+    Raises Problem: 400 for a broken encoding, 408 when it comes too slowly, 413 when too large, 415 for an unknown
+    encoding, 503 when overloaded.
     """
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await _read(request, tenant_id, settings, inflight)
+    except TimeoutError as exc:
+        detail = f"a body has {_BODY_S:.0f} s to arrive; send smaller chunks"
+        raise Problem(408, "body_too_slow", detail, retry_after=1) from exc
+
+
+async def _read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:
     limit = settings.max_body_bytes
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
@@ -54,7 +73,7 @@ async def read(request: Request, settings: Settings, inflight: Inflight) -> byte
             if received > limit:  # padding and empty members decompress to nothing, for ever
                 raise _too_large(limit)
             plain = decoder.feed(chunk, limit - size + 1)
-            inflight.take(len(plain))
+            inflight.take(tenant_id, len(plain))
             size += len(plain)
             parts.append(plain)
             if size > limit:
@@ -62,10 +81,10 @@ async def read(request: Request, settings: Settings, inflight: Inflight) -> byte
         if not decoder.finished:
             raise Problem(400, "broken_encoding", f"the {encoding} body ends early; send it again whole")
     except (zlib.error, zstandard.ZstdError) as exc:
-        inflight.give_back(size)
+        inflight.give_back(tenant_id, size)
         raise Problem(400, "broken_encoding", f"the body is not valid {encoding}: {exc}") from exc
-    except (Problem, ClientDisconnect):
-        inflight.give_back(size)
+    except (Problem, ClientDisconnect, asyncio.CancelledError):
+        inflight.give_back(tenant_id, size)
         raise
     return b"".join(parts)
 

@@ -1,6 +1,7 @@
 """POST /ingest/{customers,products,orders}: check every line, publish the good ones, answer what became of each."""
 
 import asyncio
+import re
 import secrets
 import time
 from typing import Any, Final
@@ -18,6 +19,7 @@ from schemas.rows import ENTITIES, Entity
 
 _MAX_ERRORS: Final = 1_000
 """Row errors in one answer; `errors_omitted` counts the others."""
+_TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _MAX_LINES: Final = 100_000
 """Lines of a body; a short line costs a hundred times its bytes."""
 
@@ -33,7 +35,7 @@ async def ingest(request: Request) -> Response:
     validate_only = _choice(request, "validate_only", ("false", "true")) == "true"
     if not validate_only and not request.state.kafka.reachable:
         raise _unavailable("Kafka is away")
-    body = await bodies.read(request, request.state.settings, request.state.inflight)
+    body = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
         if body.count(b"\n") > _MAX_LINES:
             raise Problem(413, "too_many_lines", f"a body may have {_MAX_LINES} lines; send smaller chunks")
@@ -49,7 +51,7 @@ async def ingest(request: Request) -> Response:
             part = next(parts, None)
         return await publishing.answer()
     finally:
-        request.state.inflight.give_back(len(body))
+        request.state.inflight.give_back(tenant.tenant_id, len(body))
 
 
 class _Publishing:
@@ -88,7 +90,7 @@ class _Publishing:
     def _send(self, rows: list[codec.Record], first: int, last: int) -> None:
         tenant_id = self._tenant.tenant_id
         event_id = envelope.event_id(tenant_id, f"ingest/{self._entity.name}", self._key, first, last)
-        traceparent = self._request.headers.get("traceparent")
+        traceparent = self._request.headers.get("traceparent", "")
         value = codec.encode(self._entity.type, {"tenant_id": tenant_id, "rows": rows})
         if len(value) > topics.MAX_MESSAGE_BYTES:
             self._send_halves(rows, first, last)
@@ -100,7 +102,7 @@ class _Publishing:
             accepted_ms=self._accepted_ms,
             rows=len(rows),
             value=value,
-            traceparent=traceparent.encode() if traceparent else None,
+            traceparent=traceparent.encode() if _TRACEPARENT.fullmatch(traceparent) else None,
         )
         self._event_ids.append(event_id)
         try:

@@ -22,7 +22,7 @@ _MAX_PART_BYTES: Final = 800_000
 """Bytes of lines in one message; their Avro form is smaller, so that it stays under MAX_MESSAGE_BYTES."""
 _NUL_ESCAPE: Final = b"\\u0000"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
-_MAX_EXPONENT: Final = 1_000
+_MAX_EXPONENT: Final = 308  # of a double, beyond which few readers follow
 _AT: Final = re.compile(r" - at `\$(.*)`$")
 
 RowErrors = list[dict[str, Any]]

@@ -109,9 +109,14 @@ class Producer:
     ) -> int:
         """Publish 1 to 1,000 rows (physical records, see `schemas.rows`) as one message; return its offset.
 
-        `event_id` is what protects a resend: give a batch the same id at every try. Errors as `send`.
+        `event_id` is what protects a resend: give a batch the same id at every try. Errors as `send`, and Rejected
+        for rows of another shape.
         """
         type_ = f"tillstream.{entity}.v1"
+        if type_ not in envelope.INGESTION_TYPES:
+            raise Rejected("unknown_entity", f"{entity!r} is none of customers, products, orders")
+        if not 1 <= len(rows) <= topics.MAX_ROWS:
+            raise Rejected("too_many_rows", f"a batch has 1 to {topics.MAX_ROWS} rows, not {len(rows)}")
         value = codec.encode(type_, {"tenant_id": tenant_id, "rows": rows})
         headers = envelope.headers_of(
             event_id=event_id,

@@ -30,6 +30,8 @@ class IngestClient:
     """Sends rows of one tenant; use as `async with IngestClient(url, tenant_id, key) as client:`."""
 
     def __init__(self, gateway_url: str, tenant_id: str, api_key: str) -> None:
+        if not api_key.isascii():
+            raise Rejected("bad_key", "an API key has ASCII characters only; was it pasted whole?")
         self._path = f"{gateway_url}/api/v1/tenants/{tenant_id}/ingest"
         self._headers = {"X-API-Key": api_key, "Content-Type": "application/x-ndjson"}
 

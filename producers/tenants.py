@@ -75,7 +75,7 @@ def decode(value: bytes) -> Tenant:
 
 def put(settings: Settings, tenants: list[Tenant]) -> None:
     """Publish tenants, and return once Kafka has acknowledged them all. Raises Unavailable."""
-    producer = confluent_kafka.Producer(config(settings))
+    producer = confluent_kafka.Producer(config(settings) | {"log_level": 0})
     failed: list[str] = []
 
     def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
@@ -116,6 +116,7 @@ def reader(settings: Settings) -> confluent_kafka.Consumer:
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
             "fetch.wait.max.ms": 100,
+            "log_level": 0,
         }
     )
     consumer.assign(
@@ -124,7 +125,7 @@ def reader(settings: Settings) -> confluent_kafka.Consumer:
     return consumer
 
 
-def read_all(settings: Settings, within: float = 30.0) -> dict[str, Tenant]:
+def read_all(settings: Settings, within: float = 10.0) -> dict[str, Tenant]:
     """Every tenant, by id. Raises Unavailable when the topic's end is not reached in time."""
     tenants: dict[str, Tenant] = {}
     consumer, deadline = reader(settings), time.monotonic() + within

@@ -161,3 +161,5 @@ def _long(value: bytes, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return (raw >> 1) ^ -(raw & 1), at
         shift += 7
+        if shift > 63:
+            raise Undecodable("truncated", "a long of more than 10 bytes")

@@ -50,6 +50,8 @@ def _more(data: bytes, first: int, at: int) -> tuple[int, int]:
         if byte < 128:
             break
         shift += 7
+        if shift > 63:
+            raise ValueError("a long of more than 10 bytes")
     if n >= _LONG:
         raise ValueError("a long has more than 64 bits")
     return n, at

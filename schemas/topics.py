@@ -21,6 +21,8 @@ MAX_ROWS: Final = 1_000
 """Rows a message of the gateway carries at most."""
 MAX_MESSAGE_BYTES: Final = 900_000
 """Bytes of a message's value before compression; Faust's client refuses 1,000,000."""
+MAX_FORWARDED_BYTES: Final = 3_800_000
+"""Bytes of a message that streams send on, before compression; compressed, a source message may hide far more."""
 PARTITIONER: Final = "murmur2_random"
 """librdkafka's name for the hash that Java and Faust use by default."""
 

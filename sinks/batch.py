@@ -52,6 +52,9 @@ _VERSION_BITS: Final = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
 _VARIANT_BITS: Final = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
 
 
+Version = tuple[StagedRow, Message]
+
+
 @lru_cache(maxsize=4_096)
 def _prefix(tenant_id: str, kind: str) -> bytes:
     return _NAMESPACE.bytes + f"{tenant_id}\n{kind}\n".encode()
@@ -144,13 +147,19 @@ _STAGE: Final[dict[str, Callable[..., StagedRow]]] = {
 }
 
 
-def newest(messages: Iterable[Message]) -> dict[tuple[str, str], tuple[StagedRow, Message]]:
-    """The newest version of each record in these messages, which must all be of one entity."""
-    winners: dict[tuple[str, str], tuple[StagedRow, Message]] = {}
+def newest(messages: Iterable[Message]) -> tuple[list[Version], dict[tuple[str, str], list[Version]]]:
+    """The newest version of each record in these messages of one entity, and the older ones, the newest first."""
+    versions: dict[tuple[str, str], list[Version]] = {}
     for message in messages:
         for row in message.rows:
             key = row[:2]
-            held = winners.get(key)
-            if held is None or row[-3:] > held[0][-3:]:
-                winners[key] = (row, message)
-    return winners
+            if key in versions:
+                versions[key].append((row, message))
+            else:
+                versions[key] = [(row, message)]
+    older: dict[tuple[str, str], list[Version]] = {}
+    for key, several in versions.items():
+        if len(several) > 1:
+            several.sort(key=lambda version: version[0][-3:], reverse=True)
+            older[key] = several[1:]
+    return [several[0] for several in versions.values()], older

@@ -27,6 +27,7 @@ TOPICS: Final = [topics.INGESTION_UNIQUE, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 64
 _LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
+_MAX_BATCH_BYTES: Final = 8_000_000
 
 
 class Sink:
@@ -116,18 +117,23 @@ class Sink:
     def _on_assign(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Start where PostgreSQL says, whatever the group remembers."""
         self._finish()
-        db = self._connected()
         self._assignment += 1
-        self._positions.clear()
+        logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
+        for pause in _backoff():
+            try:
+                self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
+                break
+            except psycopg.Error as error:
+                self._wait_out(error, pause)
         for partition in partitions:
-            log_range = consumer.get_watermark_offsets(partition, timeout=30)
-            start = offsets.load(
-                db, partition.topic, partition.partition, self._topic_ids[partition.topic], log_range, self._accept_gap
-            )
-            self._positions[partition.topic, partition.partition] = partition.offset = start
+            partition.offset = self._positions[partition.topic, partition.partition]
         consumer.assign(partitions)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
+
+    def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
+        topic_id = self._topic_ids[topic]
+        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""
@@ -139,12 +145,12 @@ class Sink:
     def _read(self) -> list[confluent_kafka.Message]:
         """What is there, about `sink_batch_rows` of it; waits only for the first message."""
         records = self._check(self._consumer.consume(1, timeout=0.5))
-        rows = sum(map(_declared_rows, records))
-        while records and rows < self._settings.sink_batch_rows:
+        room = _Room(self._settings.sink_batch_rows, records)
+        while records and room.left:
             more = self._check(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
             if not more:
                 break
-            rows += sum(map(_declared_rows, more))
+            room.take(more)
             records += more
         return records
 
@@ -168,18 +174,17 @@ class Sink:
     def _write(self, messages: list[Message], outcomes: list[codec.Record], moves: list[Move]) -> None:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
+        unsure = False
         for pause in _backoff():
-            db = self._connected()
             try:
+                db = self._connected()
+                if unsure and offsets.landed(db, moves):
+                    break
                 writer.write(db, messages, outcomes, moves)
                 break
             except psycopg.Error as error:
-                if not faults.is_environment(error):
-                    raise
-                log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, pause)
-                self._wait(pause)
-                if offsets.landed(self._connected(), moves):
-                    break
+                self._wait_out(error, pause)
+                unsure = True
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
         _count(messages)
 
@@ -229,20 +234,16 @@ class Sink:
         return moves
 
     def _connected(self) -> writer.Db:
-        """The connection, made anew where it broke; waits as long as PostgreSQL is away."""
-        for pause in _backoff():
-            if self._db is not None and not self._db.closed:
-                return self._db
-            try:
-                self._db = writer.connect(self._settings.database_url)
-            except psycopg.Error as error:
-                if not faults.is_environment(error):
-                    raise
-                log.warning("PostgreSQL is away: %s; waiting %.1f s", str(error).strip(), pause)
-                self._wait(pause)
-        raise AssertionError("unreachable")
+        """The connection, made anew where it broke. Raises psycopg.Error while PostgreSQL is away."""
+        if self._db is None or self._db.closed:
+            self._db = writer.connect(self._settings.database_url)
+        return self._db
 
-    def _wait(self, seconds: float) -> None:
+    def _wait_out(self, error: psycopg.Error, seconds: float) -> None:
+        """Wait where the environment is at fault; raises what is not, and Unavailable when told to stop."""
+        if not faults.is_environment(error):
+            raise error
+        log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, seconds)
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
             raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
@@ -260,10 +261,26 @@ def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Mess
         raise confluent_kafka.KafkaException(error)
 
 
+class _Room:
+    """What still fits a batch, in rows and in bytes: a header may say less than a message holds."""
+
+    def __init__(self, rows: int, records: list[confluent_kafka.Message]) -> None:
+        self._rows, self._bytes = rows, _MAX_BATCH_BYTES
+        self.take(records)
+
+    @property
+    def left(self) -> bool:
+        return self._rows > 0 and self._bytes > 0
+
+    def take(self, records: list[confluent_kafka.Message]) -> None:
+        self._rows -= sum(map(_declared_rows, records))
+        self._bytes -= sum(len(record.value() or b"") for record in records)
+
+
 def _declared_rows(record: confluent_kafka.Message) -> int:
     for name, raw in record.headers() or ():
         if name == "ts-rows" and raw is not None and raw.isdigit():
-            return int(raw)
+            return max(1, int(raw))
     return 1
 
 

@@ -7,11 +7,10 @@ import psycopg
 
 from schemas import codec
 from sinks import faults
-from sinks.batch import Message, RowError, StagedRow, newest
+from sinks.batch import Message, RowError, StagedRow, Version, newest
 from sinks.offsets import Move, advance
 from sinks.sql import statement
 
-Winner = tuple[StagedRow, Message]
 Db = psycopg.Connection[Any]
 
 # PostgreSQL's binary COPY takes a timestamp as 8 bytes of microseconds since 2000, which is what int8 sends.
@@ -68,7 +67,7 @@ def write(db: Db, messages: list[Message], outcomes: list[codec.Record], moves: 
             if message.refused is None and not message.duplicate:
                 by_entity[message.envelope.entity].append(message)
         for entity, batch in by_entity.items():
-            _upsert(db, entity, list(newest(batch).values()))
+            _upsert(db, entity, batch)
         _write_ledger(db, [_line(message) for message in fresh] + [_outcome_line(outcome) for outcome in outcomes])
         _write_row_errors(db, fresh)
         advance(db, moves)
@@ -103,31 +102,54 @@ def _skip_known(db: Db, messages: list[Message]) -> list[Message]:
     return fresh
 
 
-def _upsert(db: Db, entity: str, winners: list[Winner], *, staged: bool = False) -> None:
-    """Upsert rows; on a row's fault halve the batch until that row is alone, quarantine it, apply the rest."""
+def _upsert(db: Db, entity: str, messages: list[Message]) -> None:
+    """Upsert the newest version of each record; where PostgreSQL refuses it, quarantine it and try the one before."""
+    versions, older = newest(messages)
+    refused: list[Version] = []
+    _bisect(db, entity, versions, refused, staged=False)
+    for version in refused:
+        # Once more, now that the rest is there: another record may have given up the sku.
+        for candidate in (version, *older.get(version[0][:2], ())):
+            error = _attempt(db, entity, [candidate], staged=True)
+            if error is None:
+                break
+            row, message = candidate
+            _quarantine(row, message, error)
+
+
+def _bisect(db: Db, entity: str, versions: list[Version], refused: list[Version], *, staged: bool) -> None:
+    """Apply rows; on a row's fault halve the batch until that row is alone, note it, apply the rest."""
+    if _attempt(db, entity, versions, staged=staged) is None:
+        return
+    if len(versions) == 1:
+        refused += versions
+        return
+    half = len(versions) // 2
+    _bisect(db, entity, versions[:half], refused, staged=True)
+    _bisect(db, entity, versions[half:], refused, staged=True)
+
+
+def _attempt(db: Db, entity: str, versions: list[Version], *, staged: bool) -> Exception | None:
+    """Apply rows, or nothing of them and return the row's fault; raises the environment's."""
     try:
         with db.transaction():
-            if staged:  # rows of an earlier half of this transaction are still there
+            if staged:  # rows of an earlier attempt of this transaction are still there
                 db.execute(f"TRUNCATE staged_{entity}".encode())
                 db.execute(b"TRUNCATE applied_orders, staged_order_items")
-            _apply(db, entity, winners)
+            _apply(db, entity, versions)
     except faults.ROW_FAULTS as error:
         if not faults.is_data(error):
             raise
-        if len(winners) == 1:
-            _quarantine(*winners[0], error)
-            return
-        half = len(winners) // 2
-        _upsert(db, entity, winners[:half], staged=staged)
-        _upsert(db, entity, winners[half:], staged=True)
+        return error
+    return None
 
 
-def _apply(db: Db, entity: str, winners: list[Winner]) -> None:
-    _copy(db, entity, (row for row, _ in winners))
+def _apply(db: Db, entity: str, versions: list[Version]) -> None:
+    _copy(db, entity, (row for row, _ in versions))
     applied = db.execute(statement(f"upsert_{entity}")).fetchall()
     if entity == "orders":
-        _replace_items(db, winners)
-    by_source = {(m.tenant_id, m.envelope.src.offset): m for _, m in winners}
+        _replace_items(db, versions)
+    by_source = {(m.tenant_id, m.envelope.src.offset): m for _, m in versions}
     for tenant_id, source_offset, count in applied:
         by_source[tenant_id, source_offset].applied += count
 
@@ -139,14 +161,14 @@ def _copy(db: Db, table: str, rows: Any) -> None:
             copy.write_row(row)
 
 
-def _replace_items(db: Db, winners: list[Winner]) -> None:
+def _replace_items(db: Db, versions: list[Version]) -> None:
     replaced = db.execute("SELECT count(*) FROM applied_orders WHERE replaced").fetchone()
     if replaced != (0,):
         # A temporary table has no statistics; without this the planner may read all items to find a few.
         db.execute("SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off")
         db.execute(statement("delete_replaced_items"))
         db.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on")
-    items = [item for row, message in winners for item in message.items.get(row[-1], ())]
+    items = [item for row, message in versions for item in message.items.get(row[-1], ())]
     if items:
         _copy(db, "order_items", items)
         db.execute(statement("insert_items"))

@@ -7,7 +7,7 @@ import mode.loop
 
 from producers import admin
 from schemas import metrics
-from schemas.errors import Misconfigured
+from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
 
@@ -22,8 +22,9 @@ def main() -> None:
 
     try:
         partitions = admin.verify(settings)
-    except Misconfigured as exc:
-        sys.exit(f"tillstream streams: {exc}")
+    except (Misconfigured, Unavailable) as exc:
+        print(f"tillstream streams: {exc}", file=sys.stderr)  # noqa: T201
+        sys.exit(2 if isinstance(exc, Misconfigured) else 75)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
     metrics.BUILD.info({"role": "streams"})

@@ -21,11 +21,13 @@ from schemas.envelope import (
 from schemas.errors import Undecodable
 from schemas.settings import Settings
 from streams import dedup
-from streams.steps import Step, Steps
+from streams.steps import Step, Steps, size_of
 from streams.tables import Table
 
 APP_ID = "tillstream-streams"
 SWEEP_S = 600.0
+_ROOM_FOR_HEADERS = 10_000
+_KEPT_OF_TOO_LARGE = 1_000_000
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -123,6 +125,8 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
     message = step.event.message
     key, value, headers = message.key, message.value, message.headers
     try:
+        if (size := size_of(key, value, headers)) > topics.MAX_FORWARDED_BYTES - _ROOM_FOR_HEADERS:
+            raise Undecodable("message_too_large", f"{size} bytes when decompressed; only the first are kept")
         envelope = read(headers, value, step.at)
         tenant_id = _tenant(key, step.at.partition, partitions)
         if envelope.type not in INGESTION_TYPES:
@@ -208,6 +212,8 @@ def _dead_letter(step: Step, key: bytes | None, value: bytes | None, headers: He
     """The original bytes, and an outcome so that the ledger accounts for them."""
     at = step.at
     metrics.DEAD_LETTERED.labels(why.code).inc()
+    if why.code == "message_too_large":
+        key, value, headers = (key or b"")[:1_000], (value or b"")[:_KEPT_OF_TOO_LARGE], None
     step.send(topics.DEAD_LETTERS, key, value, dead_letter_headers(headers, why, "dedup", at))
     try:
         envelope = read(headers, value, at)

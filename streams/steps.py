@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 import confluent_kafka
 
 from producers.client import config
-from schemas import metrics
+from schemas import metrics, topics
 from schemas.envelope import Headers, Position
 from schemas.settings import Settings
 
@@ -31,6 +31,11 @@ EXIT_CODE: Final = 70  # EX_SOFTWARE
 _MAX_PENDING: Final = 400
 """Steps of a partition that may wait for a flush before its agents pause."""
 _COMMIT_S: Final = 60.0
+
+
+def size_of(key: bytes | None, value: bytes | None, headers: Headers | None) -> int:
+    """Bytes of a message, roughly as Kafka counts them."""
+    return len(key or b"") + len(value or b"") + sum(len(name) + len(raw or b"") + 10 for name, raw in headers or ())
 
 
 Record = tuple[str, bytes | None, bytes | None, Headers | None]
@@ -45,7 +50,12 @@ class Step:
     records: list[Record] = field(default_factory=list)
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
-        """Add an output to a topic of the catalogue; it goes to the partition number of the source."""
+        """Add an output to a topic of the catalogue; it goes to the partition number of the source.
+
+        Raises ValueError for what Kafka would refuse: found only in the flush, it could not be laid to this message.
+        """
+        if size_of(key, value, headers) > topics.MAX_FORWARDED_BYTES:
+            raise ValueError(f"an output to {topic} has more than {topics.MAX_FORWARDED_BYTES} bytes")
         self.records.append((topic, key, value, headers))
 
 
@@ -162,15 +172,14 @@ class Steps:
 
     def _crashed(self, at: Position, exc: Exception) -> NoReturn:
         """Flush the steps before this one, count the crash where the partition's next owner finds it, then end."""
-        records = [record for step, _ in self._pending[at.partition] for record in step.records]
-        if self.crash_note is not None:
-            topic, key, value = self.crash_note(at)
-            records.append((topic, key, value, None))
         try:
+            records = [record for step, _ in self._pending[at.partition] for record in step.records]
+            if self.crash_note is not None:
+                topic, key, value = self.crash_note(at)
+                records.append((topic, key, value, None))
             self._transact(at.partition, records)
-        except confluent_kafka.KafkaException as unavailable:
-            log.error("crash at %s not counted: %s", at, unavailable)
-        fail_stop(f"{at.topic}[{at.partition}]@{at.offset} could not be processed", exc)
+        finally:  # counted or not, the process ends here: an exception that got out would be acknowledged by Faust
+            fail_stop(f"{at.topic}[{at.partition}]@{at.offset} could not be processed", exc)
 
 
 def fail_stop(what: str, exc: BaseException) -> NoReturn:

@@ -346,3 +346,16 @@ def test_every_row_of_a_good_body_is_in_postgresql(shop: Shop) -> None:
     assert (answer["accepted"], answer["rejected"], len(answer["event_ids"])) == (2_345, 0, 3)
     query = "SELECT count(*)::int FROM orders WHERE tenant_id = %s"
     eventually(lambda: shop.pipeline.sql(query, tenant) == [(2_345,)])
+
+
+def test_headers_without_end_are_cut_off(shop: Shop) -> None:
+    url = shop.pipeline.http.base_url
+    with socket.create_connection((url.host, url.port or 80), timeout=10) as raw:
+        raw.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nx-endless: ")
+        with suppress(OSError):
+            for _ in range(200):
+                raw.sendall(b"a" * 100_000)
+        with suppress(ConnectionResetError):
+            assert raw.recv(100).startswith(b"HTTP/1.1 431") or raw.recv(1) == b""
+    assert psutil.Process(shop.pipeline.children["gateway"].pid).memory_info().rss < 250e6
+    shop.takes(line := shop.order(), line)

@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import confluent_kafka
 import pytest
 from pipeline import eventually
 from shop import BY_ID, Shop
 
-from producers.client import Producer
+from producers.client import Producer, config
 from schemas import codec, envelope, topics
 
 ROW: dict[str, Any] = dict.fromkeys(("customer_id", "customer_name", "customer_email", "raw_payload", "updated_at")) | {
@@ -188,3 +189,16 @@ def test_after_all_that_a_good_order_becomes_a_row(shop: Shop, ledger: dict[str,
     shop.takes(good, good)
     query = "SELECT 1 FROM orders" + BY_ID
     eventually(lambda: shop.pipeline.sql(query, shop.tenant, json.loads(good)["external_order_id"]))
+
+
+def test_a_message_that_is_huge_when_decompressed_is_dead_lettered_and_its_partition_goes_on(shop: Shop) -> None:
+    settings = shop.pipeline.settings
+    huge = confluent_kafka.Producer(config(settings) | {"compression.type": "zstd", "message.max.bytes": 50_000_000})
+    value = codec.encode("tillstream.orders.v1", {"tenant_id": shop.tenant, "rows": []})[:10] + bytes(6_000_000)
+    headers = [("ce_type", b"tillstream.orders.v1"), ("ce_id", b"huge")]
+    huge.produce(settings.named(topics.INGESTION), value, topics.partition_key(shop.tenant), headers=headers)
+    assert huge.flush(20) == 0
+    shop.takes(line := shop.order(), line)
+    query = "SELECT code FROM ledger WHERE tenant_id = %s AND event_id = 'huge'"
+    eventually(lambda: shop.pipeline.sql(query, shop.tenant) == [("message_too_large",)])
+    assert shop.pipeline.children["streams"].restarts == 0

@@ -133,6 +133,30 @@ def test_a_taken_sku_rejects_that_row_alone(pipeline: Pipeline) -> None:
     assert error == (118, "sku_taken", "P-117")
 
 
+def test_a_version_that_is_refused_leaves_the_one_before_it(pipeline: Pipeline) -> None:
+    tenant, key = pipeline.tenant()
+    rows = [("P-1", "S-1"), ("P-2", "S-2"), ("P-2", "S-1")]
+    body = "\n".join(json.dumps({"product_id": p, "sku": s, "name": "x", "price": 1}) for p, s in rows)
+    pipeline.post(tenant, key, "products", body)
+    tally = pipeline.drained().tenants[tenant]
+    assert (tally.outcomes["applied"], tally.outcomes["rejected"]) == (2, 1)
+    assert pipeline.sql("SELECT product_id, sku FROM products WHERE tenant_id = %s ORDER BY 1", tenant) == [
+        ("P-1", "S-1"), ("P-2", "S-2"),
+    ]  # fmt: skip
+
+
+def test_a_sku_that_is_given_up_and_taken_in_one_body_moves(pipeline: Pipeline) -> None:
+    tenant, key = pipeline.tenant()
+    for rows in ([("P-1", "S-1"), ("P-2", "S-2")], [("P-2", "S-1"), ("P-1", "S-9")]):
+        body = "\n".join(json.dumps({"product_id": p, "sku": s, "name": "x", "price": 1}) for p, s in rows)
+        pipeline.post(tenant, key, "products", body)
+        tally = pipeline.drained().tenants[tenant]
+    assert tally.outcomes["rejected"] == 0
+    assert pipeline.sql("SELECT product_id, sku FROM products WHERE tenant_id = %s ORDER BY 1", tenant) == [
+        ("P-1", "S-9"), ("P-2", "S-1"),
+    ]  # fmt: skip
+
+
 def test_tenants_with_the_same_ids_do_not_meet(pipeline: Pipeline) -> None:
     (one, key_one), (two, key_two) = pipeline.tenant(), pipeline.tenant()
     pipeline.post(one, key_one, "orders", order(1, order_status="paid"))

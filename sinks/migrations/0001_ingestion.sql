@@ -152,3 +152,8 @@ BEGIN
     END LOOP;
 END $$;
 GRANT SELECT, INSERT, UPDATE ON sink_offsets TO tillstream_writer;
+DO $$
+BEGIN
+    -- For the staging tables, where a server's administrator has taken this right from PUBLIC.
+    EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO tillstream_writer', current_database());
+END $$;

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,15 @@ def test_what_is_no_message_of_ours_is_named(value: bytes | None, code: str) -> 
     with pytest.raises(Undecodable) as raised:
         codec.check_framing(ORDERS, value)
     assert raised.value.code == code
+
+
+def test_a_number_without_end_is_refused_at_once() -> None:
+    value = codec.encode(ORDERS, {"tenant_id": "", "rows": []})[:10] + b"\xff" * 900_000
+    started = time.process_time()
+    with pytest.raises(Undecodable):
+        codec.decode(ORDERS, value)
+    assert codec.count_rows(ORDERS, value, 5) == 5
+    assert time.process_time() - started < 0.1
 
 
 def test_a_schema_of_another_type_is_refused() -> None:
