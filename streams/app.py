@@ -212,12 +212,11 @@ def _dead_letter(step: Step, key: bytes | None, value: bytes | None, headers: He
     """The original bytes, and an outcome so that the ledger accounts for them."""
     at = step.at
     metrics.DEAD_LETTERED.labels(why.code).inc()
-    if why.code == "message_too_large":
-        key, value, headers = (key or b"")[:1_000], (value or b"")[:_KEPT_OF_TOO_LARGE], None
-    step.send(topics.DEAD_LETTERS, key, value, dead_letter_headers(headers, why, "dedup", at))
     try:
         envelope = read(headers, value, at)
     except Undecodable:
         envelope = Envelope(at.event_id(), "unknown", "unknown", at.time_ms, 0, b"", at)
-    tenant_id = tenant_text(key)
-    _outcome(step, tenant_id, envelope, "rejected", why.code, why.detail)
+    _outcome(step, tenant_text(key), envelope, "rejected", why.code, why.detail)
+    if why.code == "message_too_large":
+        key, value, headers = (key or b"")[:1_000], (value or b"")[:_KEPT_OF_TOO_LARGE], None
+    step.send(topics.DEAD_LETTERS, key, value, dead_letter_headers(headers, why, "dedup", at))

@@ -196,9 +196,12 @@ def test_a_message_that_is_huge_when_decompressed_is_dead_lettered_and_its_parti
     huge = confluent_kafka.Producer(config(settings) | {"compression.type": "zstd", "message.max.bytes": 50_000_000})
     value = codec.encode("tillstream.orders.v1", {"tenant_id": shop.tenant, "rows": []})[:10] + bytes(6_000_000)
     headers = [("ce_type", b"tillstream.orders.v1"), ("ce_id", b"huge")]
-    huge.produce(settings.named(topics.INGESTION), value, topics.partition_key(shop.tenant), headers=headers)
+    landed: list[Any] = []
+    topic, key = settings.named(topics.INGESTION), topics.partition_key(shop.tenant)
+    huge.produce(topic, value, key, headers=headers, on_delivery=lambda error, _: landed.append(error))
     assert huge.flush(20) == 0
+    assert landed == [None]
     shop.takes(line := shop.order(), line)
     query = "SELECT code FROM ledger WHERE tenant_id = %s AND event_id = 'huge'"
-    eventually(lambda: shop.pipeline.sql(query, shop.tenant) == [("message_too_large",)])
+    assert eventually(lambda: shop.pipeline.sql(query, shop.tenant)) == [("message_too_large",)]
     assert shop.pipeline.children["streams"].restarts == 0
