@@ -54,7 +54,7 @@ class Settings:
     """Where Faust keeps its files; nothing in it is needed to recover."""
     session_timeout_s: float = 30.0
     """A worker that is silent for so long loses its partitions."""
-    sink_batch_rows: int = 20_000
+    sink_batch_rows: int = 10_000
     """Rows a sink writes in one transaction, roughly."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""

@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.INGESTION_UNIQUE, topics.OUTCOMES]
-_MESSAGES_AT_ONCE: Final = 64
+_MESSAGES_AT_ONCE: Final = 8
 _LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
 _MAX_BATCH_BYTES: Final = 8_000_000
