@@ -18,6 +18,7 @@ from typing import IO, Final, Self
 import httpx
 import psycopg
 
+from deploy import credentials
 from deploy.broker import HOST, Broker, free_port
 from deploy.database import Database
 from deploy.supervisor import Child, Supervisor
@@ -108,6 +109,7 @@ class Stack:
         self._on_step("migrations and topics")
         migrate(self.settings.database_url)
         admin.ensure(self.settings)
+        self._take_credentials()
         self._on_step("gateway, streams and sinks")
         self._start_roles()
         self.supervisor.watch()
@@ -128,6 +130,17 @@ class Stack:
             store.wait_ready(child.alive, READY_S)
             if isinstance(store, Database):
                 self.settings = replace(self.settings, database_url=create_database(store.url, "tillstream"))
+
+    def _take_credentials(self) -> None:
+        """What the environment names goes before what the data directory keeps."""
+        kept, settings = credentials.load(self.data_dir / "credentials.json"), self.settings
+        self.settings = replace(
+            settings,
+            secret=settings.secret or kept.secret,
+            admin_token=settings.admin_token or kept.admin_token,
+            reader_database_url=settings.reader_database_url
+            or credentials.reader_login(settings.database_url, kept.reader_password),
+        )
 
     def _store(self, store: Broker | Database) -> Child:
         return self.supervisor.add(
@@ -179,6 +192,7 @@ class Stack:
                     "gateway_url": self.gateway_url,
                     "bootstrap_servers": self.settings.kafka_bootstrap_servers,
                     "database_url": self.settings.database_url,
+                    "admin_token": self.settings.admin_token,
                     "metrics_urls": self.metrics_urls,
                     "pids": {child.name: child.pid for child in self.supervisor.children},
                 },
@@ -199,6 +213,8 @@ def running(data_dir: Path) -> tuple[Settings, str]:
         settings = replace(settings, kafka_bootstrap_servers=known["bootstrap_servers"])
     if not os.environ.get("DATABASE_URL"):
         settings = replace(settings, database_url=known["database_url"])
+    if not settings.admin_token:
+        settings = replace(settings, admin_token=known["admin_token"])
     return settings, known["gateway_url"]
 
 

@@ -3,6 +3,7 @@
 import gc
 import logging
 import sys
+from typing import Final
 
 import uvicorn
 
@@ -13,12 +14,19 @@ from schemas import metrics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
+_MIN_SECRET: Final = 32
+
 
 def main() -> None:
     """Verify the topics where Kafka answers, then serve. Exits 2 when the topics do not fit."""
     settings = Settings.from_env()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     metrics.BUILD.info({"role": "gateway"})
+    if len(settings.secret) < _MIN_SECRET:
+        sys.exit(
+            f"tillstream gateway: TILLSTREAM_SECRET needs {_MIN_SECRET} characters or more, the same for every gateway."
+            " Make one with: openssl rand -hex 32"
+        )
     try:
         admin.verify(settings)
     except Misconfigured as exc:

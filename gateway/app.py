@@ -16,6 +16,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway.bodies import Inflight
+from gateway.database import Database
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.problems import Problem, json, render
@@ -35,6 +36,7 @@ class State(TypedDict):
     registry: Registry
     inflight: Inflight
     kafka: Reachability
+    database: Database
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -44,13 +46,14 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         registry = Registry(settings)
         registry.start()
-        async with Producer(settings) as producer, Reachability(settings) as kafka:
+        async with Producer(settings) as producer, Reachability(settings) as kafka, Database(settings) as database:
             yield State(
                 settings=settings,
                 producer=producer,
                 registry=registry,
                 inflight=Inflight(settings.max_inflight_bytes),
                 kafka=kafka,
+                database=database,
             )
         await asyncio.to_thread(registry.stop)
 

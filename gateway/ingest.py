@@ -89,7 +89,8 @@ class _Publishing:
 
     def _send(self, rows: list[codec.Record], first: int, last: int) -> None:
         tenant_id = self._tenant.tenant_id
-        event_id = envelope.event_id(tenant_id, f"ingest/{self._entity.name}", self._key, first, last)
+        request = envelope.request_id(tenant_id, f"ingest/{self._entity.name}", self._key)
+        event_id = envelope.event_id(self._request.state.settings.secret, tenant_id, request, f"{first}-{last}")
         traceparent = self._request.headers.get("traceparent", "")
         value = codec.encode(self._entity.type, {"tenant_id": tenant_id, "rows": rows})
         if len(value) > topics.MAX_MESSAGE_BYTES:

@@ -113,7 +113,7 @@ class Producer:
         for rows of another shape.
         """
         type_ = f"tillstream.{entity}.v1"
-        if type_ not in envelope.INGESTION_TYPES:
+        if type_ not in envelope.BATCH_TYPES:
             raise Rejected("unknown_entity", f"{entity!r} is none of customers, products, orders")
         if not 1 <= len(rows) <= topics.MAX_ROWS:
             raise Rejected("too_many_rows", f"a batch has 1 to {topics.MAX_ROWS} rows, not {len(rows)}")

@@ -5,6 +5,8 @@ CloudEvents 1.0.2 and its Kafka protocol binding 1.0.2 (section 3.2, binary cont
 """
 
 import hashlib
+import hmac
+import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +19,14 @@ Headers = list[tuple[str, bytes]]
 
 NAMESPACE: Final = uuid.UUID("6f9a2d1e-5a0b-5c57-9d0c-7c1f2b6f4e11")
 CONTENT_TYPE: Final = b"application/avro"
+_LINES: Final = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})/([0-9]{1,9})")
 _YEAR_2200_MS: Final = 7_258_118_400_000
-INGESTION_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
+BATCH_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
+ROWS_REJECTED: Final = "tillstream.rows-rejected.v1"
+UPLOAD_OPENED: Final = "tillstream.upload-opened.v1"
+UPLOAD_COMPLETED: Final = "tillstream.upload-completed.v1"
+UPLOAD_CANCELLED: Final = "tillstream.upload-cancelled.v1"
+INGESTION_TYPES: Final = BATCH_TYPES | {ROWS_REJECTED, UPLOAD_OPENED, UPLOAD_COMPLETED, UPLOAD_CANCELLED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +57,38 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """The request that a message is a part of, by which a resend is known however it is split.
+
+    `id` is that of a POST under its Idempotency-Key, or of a chunk of an upload; the message carries its lines `first`
+    to `last` of `total`, counted from 1. `chunk` of an upload-completed message is how many chunks there are.
+    """
+
+    id: uuid.UUID
+    first: int
+    last: int
+    total: int
+    upload: uuid.UUID | None = None
+    chunk: int = 0
+
+    def headers(self) -> "Headers":
+        """The `ts-` headers that say it."""
+        said = [
+            ("ts-request", str(self.id).encode()),
+            ("ts-lines", b"%d-%d/%d" % (self.first, self.last, self.total)),
+        ]
+        if self.upload is not None:
+            said += [("ts-upload", str(self.upload).encode()), ("ts-chunk", b"%d" % self.chunk)]
+        return said
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """What the headers of a message say.
 
-    `rows` is the sender's own count (0 when it sent none; sinks recount), `content_hash` 32 bytes of SHA-256,
-    `accepted_ms` the sender's clock in Unix milliseconds.
+    `rows` is the sender's own count (0 when it sent none; sinks recount), `content_hash` 32 bytes of SHA-256 of the
+    value, or of the whole body where `request` is known, `accepted_ms` the sender's clock in Unix milliseconds,
+    `trimmed` the rows that streams took out of a forwarded message because they had come before.
     """
 
     event_id: str
@@ -64,6 +99,8 @@ class Envelope:
     content_hash: bytes
     src: Position
     traceparent: bytes | None = None
+    request: Request | None = None
+    trimmed: int = 0
 
     @property
     def entity(self) -> str:
@@ -76,9 +113,28 @@ def tenant_text(key: bytes | None) -> str:
     return (key or b"").decode(errors="replace").replace("\x00", "\ufffd")[:100]
 
 
-def event_id(tenant_id: str, route: str, idempotency_key: str, first: int, last: int) -> str:
-    """UUIDv5 of a part of a request: lines `first` to `last`, counted from 1, of the body."""
-    return str(uuid.uuid5(NAMESPACE, f"{tenant_id}\n{route}\n{idempotency_key}\n{first}-{last}"))
+def request_id(tenant_id: str, route: str, idempotency_key: str) -> uuid.UUID:
+    """UUIDv5 of a POST under its Idempotency-Key, or of a chunk under its upload's id and number."""
+    return uuid.uuid5(NAMESPACE, f"{tenant_id}\n{route}\n{idempotency_key}")
+
+
+def event_id(secret: str, tenant_id: str, request: uuid.UUID, part: str) -> str:
+    """UUIDv5 of a part of a request, such as lines `1-1000`; its last 4 bytes are a MAC by which `issued` knows it."""
+    head = uuid.uuid5(request, part).bytes[:12]
+    return str(uuid.UUID(bytes=head + _mac(secret, tenant_id, head)))
+
+
+def issued(secret: str, tenant_id: str, event_id: str) -> bool:
+    """Whether a gateway with this secret made this event id for this tenant."""
+    try:
+        raw = uuid.UUID(event_id).bytes
+    except ValueError:
+        return False
+    return hmac.compare_digest(_mac(secret, tenant_id, raw[:12]), raw[12:])
+
+
+def _mac(secret: str, tenant_id: str, head: bytes) -> bytes:
+    return hmac.digest(secret.encode(), b"event\n" + tenant_id.encode() + b"\n" + head, "sha256")[:4]
 
 
 def headers_of(
@@ -90,8 +146,10 @@ def headers_of(
     rows: int,
     value: bytes,
     traceparent: bytes | None,
+    request: Request | None = None,
+    body_hash: str | None = None,
 ) -> Headers:
-    """Headers for a new message; the hash is taken over the value."""
+    """Headers for a new message; the hash is `body_hash` (hexadecimal), or else taken over the value."""
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
@@ -100,8 +158,10 @@ def headers_of(
         ("ce_time", _rfc3339(accepted_ms)),
         ("content-type", CONTENT_TYPE),
         ("ts-rows", b"%d" % rows),
-        ("ts-hash", hashlib.sha256(value).hexdigest().encode()),
+        ("ts-hash", (body_hash or hashlib.sha256(value).hexdigest()).encode()),
     ]
+    if request is not None:
+        headers += request.headers()
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     return headers
@@ -112,7 +172,9 @@ def read(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None
 
     Raises Undecodable when `ce_type` is missing or a header is malformed.
     """
-    return _read({name: raw for name, raw in headers or () if raw is not None}, value, at)
+    found = {name: raw for name, raw in headers or () if raw is not None}
+    found.pop("ts-trimmed", None)
+    return _read(found, value, at)
 
 
 def read_forwarded(headers: Iterable[tuple[str, bytes | None]] | None, value: bytes | None) -> Envelope:
@@ -123,10 +185,22 @@ def read_forwarded(headers: Iterable[tuple[str, bytes | None]] | None, value: by
     return _read(found, value, Position.parse(found["ts-src"]))
 
 
-def forwarded(headers: Iterable[tuple[str, bytes | None]] | None, envelope: Envelope) -> Headers:
-    """Headers under which streams send a message on: the sender's own, its event id, and where it came from."""
-    kept = [(name, raw) for name, raw in headers or () if raw is not None and name not in ("ts-src", "ce_id")]
-    return [*kept, ("ce_id", envelope.event_id.encode()), ("ts-src", envelope.src.header())]
+def forwarded(
+    headers: Iterable[tuple[str, bytes | None]] | None, envelope: Envelope, *, rows: int | None = None
+) -> Headers:
+    """Headers under which streams send a message on: the sender's own, its event id, and where it came from.
+
+    `rows` are those that are left when some had come before.
+    """
+    ours = {"ce_id": envelope.event_id.encode(), "ts-src": envelope.src.header()}
+    if rows is not None:
+        ours |= {"ts-rows": b"%d" % rows, "ts-trimmed": b"%d" % (envelope.rows - rows)}
+    kept = [
+        (name, raw)
+        for name, raw in headers or ()
+        if raw is not None and name not in ours and name not in ("ts-src", "ts-trimmed")
+    ]
+    return [*kept, *ours.items()]
 
 
 def dead_letter_headers(
@@ -155,7 +229,24 @@ def _read(found: dict[str, bytes], value: bytes | None, src: Position) -> Envelo
         content_hash=_digest(found.get("ts-hash"), value),
         src=src,
         traceparent=found.get("traceparent"),
+        request=_request(found) if "ts-request" in found else None,
+        trimmed=_count(found.get("ts-trimmed", b"0")),
     )
+
+
+def _request(found: dict[str, bytes]) -> Request:
+    lines = _LINES.fullmatch(found.get("ts-lines", b""))
+    chunk = found.get("ts-chunk", b"0")
+    try:
+        request = uuid.UUID(found["ts-request"].decode())
+        upload = uuid.UUID(found["ts-upload"].decode()) if "ts-upload" in found else None
+    except ValueError as exc:
+        raise Undecodable("bad_header", "ts-request and ts-upload are UUIDs") from exc
+    if lines is None or not 1 <= int(lines[1]) <= int(lines[2]) <= int(lines[3]):
+        raise Undecodable("bad_header", f"ts-lines is not first-last/total: {found.get('ts-lines', b'')[:40]!r}")
+    if not chunk.isdigit() or len(chunk) > 7:
+        raise Undecodable("bad_header", f"ts-chunk is not a number: {chunk[:20]!r}")
+    return Request(request, int(lines[1]), int(lines[2]), int(lines[3]), upload, int(chunk))
 
 
 def _text(found: dict[str, bytes], name: str) -> str | None:

@@ -56,6 +56,14 @@ class Settings:
     """A worker that is silent for so long loses its partitions."""
     sink_batch_rows: int = 10_000
     """Rows a sink writes in one transaction, roughly."""
+    secret: str = ""
+    """Signs upload tokens and event ids: 32 characters or more, the same for every gateway; a gateway needs it."""
+    admin_token: str = ""
+    """Bearer token of the admin API; without one that API is off."""
+    reader_database_url: str = ""
+    """PostgreSQL as gateways read it: a login whose only role is tillstream_reader. Without it there are no reads."""
+    rate_limit_url: str = "memory://"
+    """Where request counts are kept: in each gateway, or in a redis:// or valkey:// that they share."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
 

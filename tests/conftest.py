@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pipeline import Pipeline
+from pipeline import READER_PASSWORD, Pipeline
 from shop import shop  # noqa: F401
 
+from deploy import credentials
 from deploy.broker import Broker
 from deploy.database import Database
 from deploy.stack import create_database
@@ -37,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not (os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and os.environ.get("DATABASE_URL")):
         _start_stores()
     migrate(create_database(os.environ["DATABASE_URL"], TEMPLATE))
+    credentials.reader_login(os.environ["DATABASE_URL"], READER_PASSWORD)
 
 
 def _start_stores() -> None:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx
 import psycopg
 
+from deploy import credentials
 from deploy.broker import HOST, free_port
 from deploy.stack import create_database, wait_until
 from deploy.supervisor import Child, Supervisor
@@ -23,6 +24,7 @@ from schemas.settings import Settings
 from sinks.audit import Report, audit
 
 TEMPLATE = "tillstream_template"
+READER_PASSWORD = "reads-only"
 
 
 def eventually(outcome: Callable[[], Any], within: float = 20.0) -> Any:
@@ -45,16 +47,20 @@ class Pipeline:
 
     def __enter__(self) -> Self:
         self._database = self.database()
+        database_url = self._database.__enter__()
         settings = replace(
             Settings.from_env(),
-            database_url=self._database.__enter__(),
+            database_url=database_url,
+            reader_database_url=credentials.reader_url(database_url, READER_PASSWORD),
+            secret="of-the-tests-" + "0" * 32,
+            admin_token="admin-of-the-tests",
             prefix=f"t-{secrets.token_hex(4)}.",
             partitions=4,
             gateway_port=free_port(),
             streams_data_dir=str(self._folder),
             session_timeout_s=6.0,
-            **self._overrides,
         )
+        settings = replace(settings, **self._overrides)
         self.settings = settings
         admin.ensure(settings)
         self.http = httpx.Client(base_url=f"http://{HOST}:{settings.gateway_port}", timeout=30)

@@ -1,5 +1,6 @@
 """Settings, headers and keys."""
 
+import uuid
 from dataclasses import fields
 from pathlib import Path
 
@@ -71,12 +72,40 @@ def test_any_headers_are_read_or_refused(headers: list[tuple[str, bytes | None]]
 
 
 def test_an_event_id_is_that_of_its_part_of_its_request() -> None:
-    one = envelope.event_id("acme", "ingest/orders", "key", 1, 1000)
-    assert one == envelope.event_id("acme", "ingest/orders", "key", 1, 1000)
-    others = {
-        envelope.event_id("acme", "ingest/orders", "key", 1001, 2000),
-        envelope.event_id("other", "ingest/orders", "key", 1, 1000),
-        envelope.event_id("acme", "ingest/products", "key", 1, 1000),
-        envelope.event_id("acme", "ingest/orders", "other", 1, 1000),
-    }
-    assert len(others | {one}) == 5
+    def made(tenant: str = "acme", route: str = "ingest/orders", key: str = "key", part: str = "1-1000") -> str:
+        return envelope.event_id("secret", tenant, envelope.request_id(tenant, route, key), part)
+
+    assert made() == made()
+    assert uuid.UUID(made()).version == 5
+    assert len({made(), made(part="1001-2000"), made("other"), made(route="ingest/products"), made(key="other")}) == 5
+
+
+def test_an_event_id_is_known_by_the_secret_and_the_tenant_it_was_made_with() -> None:
+    id_ = envelope.event_id("secret", "acme", envelope.request_id("acme", "ingest/orders", "key"), "1-1000")
+    assert envelope.issued("secret", "acme", id_)
+    assert not envelope.issued("other", "acme", id_)
+    assert not envelope.issued("secret", "other", id_)
+    assert not envelope.issued("secret", "acme", str(uuid.uuid5(envelope.NAMESPACE, "x")))
+    assert not envelope.issued("secret", "acme", "no uuid")
+
+
+def test_a_request_reads_as_it_was_written() -> None:
+    request = envelope.Request(uuid.uuid4(), 1001, 2000, 2500, uuid.uuid4(), 7)
+    said = envelope.headers_of(
+        event_id="e", type="t", source="s", accepted_ms=0, rows=9, value=b"", traceparent=None, request=request,
+        body_hash="ab" * 32,
+    )  # fmt: skip
+    read = envelope.read(said, b"", AT)
+    assert (read.request, read.content_hash) == (request, bytes.fromhex("ab" * 32))
+    for lines in (b"0-1/1", b"2-1/2", b"1-3/2", b"1-2", b"x"):
+        with pytest.raises(Undecodable):
+            envelope.read([*said, ("ts-lines", lines)], b"", AT)
+
+
+def test_rows_that_came_before_are_counted_as_trimmed() -> None:
+    said = envelope.headers_of(
+        event_id="e", type="t", source="s", accepted_ms=0, rows=9, value=b"", traceparent=None
+    )  # fmt: skip
+    on = envelope.forwarded(said, envelope.read([*said, ("ts-trimmed", b"5")], b"", AT), rows=2)
+    read = envelope.read_forwarded(on, b"")
+    assert (read.rows, read.trimmed) == (2, 7)
