@@ -14,14 +14,17 @@ Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
 _LONG: Final = 1 << 64
 
 
+_BITS14: Final = (1 << 14) - 1
+_INNER: Final = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(1 << 14)]
+_LAST: Final = [bytes((n & 127 | 128, n >> 7)) for n in range(1 << 14)]
+"""Two coded bytes of a long, in its middle and at its end."""
+
+
 def zigzag(n: int) -> bytes:
     """A long in Avro's variable-length zig-zag coding."""
     n = (n << 1) ^ (n >> 63)
     if 1 << 49 <= n < 1 << 56:  # microseconds from 1979 to 3111: 8 bytes
-        return bytes((
-            n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21 & 127 | 128,
-            n >> 28 & 127 | 128, n >> 35 & 127 | 128, n >> 42 & 127 | 128, n >> 49,
-        ))  # fmt: skip
+        return _INNER[n & _BITS14] + _INNER[n >> 14 & _BITS14] + _INNER[n >> 28 & _BITS14] + _LAST[n >> 42]
     out = bytearray()
     while n > 127:
         out.append(n & 127 | 128)
