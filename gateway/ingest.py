@@ -31,12 +31,16 @@ async def ingest(request: Request) -> Response:
     if entity is None:
         raise Problem(404, "not_found", f"there is nothing at this path; ingest takes {', '.join(ENTITIES)}")
     tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    if _is_json(request):
+        await request.state.limits.take(request, tenant)
     all_or_nothing = _choice(request, "on_error", ("skip", "reject")) == "reject"
     validate_only = _choice(request, "validate_only", ("false", "true")) == "true"
     if not validate_only and not request.state.kafka.reachable:
         raise _unavailable("Kafka is away")
     body = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
+        if entity.name == "products" and _is_json(request):
+            await request.state.limits.take_product(request, tenant, body)
         if body.count(b"\n") > _MAX_LINES:
             raise Problem(413, "too_many_lines", f"a body may have {_MAX_LINES} lines; send smaller chunks")
         parts = parse.parts_of(parse.lines_of(body, single=_is_json(request)))
