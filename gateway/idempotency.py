@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from gateway.database import Database, Db
+from gateway.parse import FieldError, RowError
 from gateway.problems import Problem
 from gateway.publishing import Answer
 from schemas import envelope
@@ -99,6 +100,10 @@ async def _answer(db: Db, tenant_id: str, lines: list[Any]) -> Answer:
         for number, errors in await (await db.execute(_REJECTED, [tenant_id, *line[7:10]])).fetchall():
             answer.rejected += 1
             room = _MAX_ERRORS - len(answer.errors)
-            answer.errors += [{"line": number, **error} for error in errors[:room]]
+            answer.errors += [_numbered(number, error) for error in errors[:room]]
             answer.errors_omitted += max(0, len(errors) - room)
     return answer
+
+
+def _numbered(line: int, error: FieldError) -> RowError:
+    return {"line": line, "pointer": error["pointer"], "code": error["code"], "detail": error["detail"]}

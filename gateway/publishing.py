@@ -5,9 +5,9 @@ import hashlib
 import re
 import time
 from itertools import chain
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request
 
 from gateway import parse
@@ -29,12 +29,12 @@ _TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]
 
 
 class Answer(Struct):
-    """What became of the rows of a request. `errors` are `{line, pointer, code, detail}`, several a row."""
+    """What became of the rows of a request."""
 
-    event_ids: list[str]
-    accepted: int
-    rejected: int
-    errors: parse.RowErrors
+    event_ids: Annotated[list[str], Meta(description="Of the messages that carry the accepted rows.")]
+    accepted: Annotated[int, Meta(description="Rows.")]
+    rejected: Annotated[int, Meta(description="Rows.")]
+    errors: Annotated[list[parse.RowError], Meta(description="Several a row, and 1,000 at most.")]
     errors_omitted: int
 
 

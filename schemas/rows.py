@@ -15,11 +15,29 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from schemas.codec import Record
 from schemas.errors import Rejected
 
-Identifier = Annotated[str, Meta(min_length=1, max_length=100)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=100, description="The merchant's own string.")]
 Text = Annotated[str, Meta(max_length=500)]
 # The pattern's $ matches before a line feed at the end, too; the length does not.
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", max_length=3, description="ISO 4217 code")]
-Moment = Annotated[datetime, Meta(tz=True)]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", max_length=3, description="ISO 4217 code.")]
+Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, of a year from 1970 to 2199.")]
+Money = Annotated[
+    Decimal,
+    Meta(
+        description="A decimal string, or a number, with at most 2 decimals.",
+        extra_json_schema={
+            "type": ["string", "number"],
+            "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$",
+            "minimum": 0,
+            "maximum": 9_999_999_999.99,
+        },
+    ),
+]
+"""Checked by `money`; the schema is for readers."""
+Version = Annotated[
+    Moment | None,
+    Meta(description="Since when the record is so: an older version never replaces a newer. Acceptance where absent."),
+]
+Attributes = Annotated[dict[str, Any], Meta(description="Whatever else there is; unknown fields join it.")]
 Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled", "refunded"]
 
 MAX_CENTS: Final = 10**12 - 1
@@ -49,8 +67,8 @@ class Customer(Row):
     name: Text | None = None
     phone: Annotated[str, Meta(max_length=50)] | None = None
     country: Annotated[str, Meta(max_length=60)] | None = None
-    attributes: dict[str, Any] | UnsetType = UNSET
-    updated_at: Moment | None = None
+    attributes: Attributes | UnsetType = UNSET
+    updated_at: Version = None
 
 
 class Product(Row):
@@ -58,13 +76,13 @@ class Product(Row):
 
     product_id: Identifier
     name: Annotated[str, Meta(min_length=1, max_length=500)]
-    price: Decimal
-    sku: Identifier | None = None
-    currency: Currency | None = None
+    price: Money
+    sku: Annotated[Identifier | None, Meta(description="The product_id where absent; unique.")] = None
+    currency: Annotated[Currency | None, Meta(description="ISO 4217 code; the tenant's where absent.")] = None
     category: Text | None = None
     active: bool = True
-    attributes: dict[str, Any] | UnsetType = UNSET
-    updated_at: Moment | None = None
+    attributes: Attributes | UnsetType = UNSET
+    updated_at: Version = None
 
 
 class OrderItem(Row):
@@ -72,14 +90,14 @@ class OrderItem(Row):
 
     product_id: Identifier
     quantity: Annotated[int, Meta(ge=1, le=1_000_000_000)]
-    unit_price: Decimal
+    unit_price: Money
 
 
 class Order(Row):
     """Unique by (tenant, external_order_id)."""
 
     external_order_id: Identifier
-    total_amount: Decimal
+    total_amount: Money
     currency: Currency
     order_status: Status
     order_date: Moment
@@ -87,7 +105,7 @@ class Order(Row):
     customer_name: Text | None = None
     customer_email: Annotated[str, Meta(max_length=320)] | None = None
     items: Annotated[list[OrderItem], Meta(max_length=1_000)] = []
-    updated_at: Moment | None = None
+    updated_at: Version = None
 
 
 def money(value: Decimal, pointer: str) -> bytes:
