@@ -162,7 +162,7 @@ class Tenants(_Guarded):
     async def get(self, request: Request) -> Response:
         """List tenants by id, a page at a time."""
         size = request.query_params.get("limit", str(_PAGE))
-        if not size.isascii() or not size.isdigit() or not 1 <= int(size[:9]) <= _MAX_PAGE:
+        if not (size.isascii() and size.isdigit() and len(size) < 16 and 1 <= int(size) <= _MAX_PAGE):
             raise Problem(400, "bad_parameter", f"limit takes 1 to {_MAX_PAGE}, not {size!r}")
         after = request.query_params.get("cursor", "")
         page = await asyncio.to_thread(request.state.registry.page, after, int(size) + 1)
@@ -190,7 +190,7 @@ class Keys(_Guarded):
     """/api/v1/admin/tenants/{tenant_id}/keys"""
 
     async def post(self, request: Request) -> Response:
-        """Make one more key, or with `grace_seconds` one in place of the others.
+        """Make one more key, or one in place of the others.
 
         201; the key is never shown again.
         """

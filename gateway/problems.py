@@ -10,7 +10,7 @@ from starlette.responses import Response
 from gateway.parse import RowError
 
 
-class Details(Struct):
+class ProblemDetails(Struct):
     """An error (RFC 9457)."""
 
     type: Annotated[str, Meta(description="urn:tillstream:problem:<code>")]
@@ -24,6 +24,12 @@ class Details(Struct):
     parameter: Annotated[str, Meta(description="The parameter that is wrong.")] | UnsetType = UNSET
     # The name is of draft-ietf-httpapi-ratelimit-headers-10, section "Quota Exceeded".
     violated_policies: list[str] | UnsetType = field(default=UNSET, name="violated-policies")
+
+    @classmethod
+    def of(cls, status: int, code: str, detail: str, *, retriable: bool, **more: Any) -> "ProblemDetails":
+        """With the type and the title of the code."""
+        type_, title = f"urn:tillstream:problem:{code}", code.replace("_", " ")
+        return cls(type_, title, status, detail, code, retriable, **more)
 
 
 class Problem(Exception):
@@ -39,7 +45,7 @@ class Problem(Exception):
         headers: dict[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        """`extra` are further fields of Details."""
+        """`extra` are further fields of ProblemDetails."""
         super().__init__(detail)
         self.status = status
         self.code = code
@@ -57,15 +63,8 @@ def json(status: int, body: Any, headers: dict[str, str] | None = None) -> Respo
 async def render(request: Request, exc: Exception) -> Response:
     """The answer to a Problem; it names the Idempotency-Key, so that the client can try again under it."""
     assert isinstance(exc, Problem)
-    body = Details(
-        type=f"urn:tillstream:problem:{exc.code}",
-        title=exc.code.replace("_", " "),
-        status=exc.status,
-        detail=exc.detail,
-        code=exc.code,
-        retriable=exc.retry_after is not None,
-        **exc.extra,
-    )
+    retriable = exc.retry_after is not None
+    body = ProblemDetails.of(exc.status, exc.code, exc.detail, retriable=retriable, **exc.extra)
     headers = dict(exc.headers)
     if exc.retry_after is not None:
         headers["Retry-After"] = str(exc.retry_after)

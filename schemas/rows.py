@@ -25,7 +25,6 @@ Money = Annotated[
     Meta(
         description="A decimal string, or a number, with at most 2 decimals.",
         extra_json_schema={
-            "type": ["string", "number"],
             "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$",
             "minimum": 0,
             "maximum": 9_999_999_999.99,
