@@ -42,7 +42,7 @@ _MAX_ERRORS: Final = 1_000
 def key_of(request: Request) -> str:
     """The caller's key, quoted (RFC 9651 string) or bare, or a new one. Raises Problem 400."""
     given = _given(request)
-    if not given:
+    if given is None:
         return secrets.token_urlsafe(18)
     if len(given) >= 2 and given[0] == given[-1] == '"':
         given = given[1:-1]
@@ -57,11 +57,12 @@ def key_of(request: Request) -> str:
 
 def was_given(request: Request) -> bool:
     """Whether the client chose the key; one that we make has never been seen."""
-    return bool(_given(request))
+    return _given(request) is not None
 
 
-def _given(request: Request) -> str:
-    return request.headers.get("idempotency-key", "").strip()
+def _given(request: Request) -> str | None:
+    given = request.headers.get("idempotency-key")
+    return None if given is None else given.strip()
 
 
 async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:

@@ -36,7 +36,7 @@ Multi-tenant ingestion on Kafka: nothing lost, nothing doubled.
 
 - **Keys.** Send your API key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. It opens its own tenant's paths.
 - **Rows** travel as NDJSON (one JSON object a line), compressed with gzip or zstd where you like. Money is a decimal
-  string, or a number, with at most 2 decimals; times are RFC 3339 with an offset; identifiers are your own strings. A
+  string, or a number, with at most 2 decimals; whole numbers have no decimal point; times are RFC 3339 with an offset; identifiers are your own strings. A
   row replaces the record whole. Unknown fields are no error: they are kept, in `raw_payload` of orders and in
   `attributes` of customers and products.
 - **2xx** means that Kafka has acknowledged. After a **503**, or no answer at all, send the same request again under the

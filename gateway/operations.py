@@ -1,8 +1,8 @@
 """What each operation takes and answers, as one table: the part of the OpenAPI document that no type says by itself."""
 
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway import admin, health, schema_pages, uploads
 from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
@@ -74,10 +74,11 @@ _KEYS: Final = ("ApiKey", "Bearer")
 _TOKEN: Final = ("AdminToken",)
 
 _COMPRESSED: Final = "Plain, or with `Content-Encoding: gzip` or `zstd`."
+_SOME: Final = Meta(min_length=1)
 _ROW: Final[dict[str, tuple[Any, Any, Examples]]] = {
-    "customers": (Customer, list[Customer], CUSTOMERS),
-    "products": (Product, list[Product], PRODUCTS),
-    "orders": (Order, list[Order], ORDERS),
+    "customers": (Customer, Annotated[list[Customer], _SOME], CUSTOMERS),
+    "products": (Product, Annotated[list[Product], _SOME], PRODUCTS),
+    "orders": (Order, Annotated[list[Order], _SOME], ORDERS),
 }
 
 
@@ -150,7 +151,7 @@ UPLOADS: Final = {
         "Uploads",
         taken=Taken(
             f"Rows of the upload's kind. {_COMPRESSED}",
-            {NDJSON: Content(list[dict[str, Any]], {"two orders": ORDERS["two orders"]})},
+            {NDJSON: Content(Annotated[list[dict[str, Any]], _SOME], {"two orders": ORDERS["two orders"]})},
         ),
         answers={202: Said("Kafka has acknowledged the good rows.", {JSON: Content(uploads.TakenChunk)})},
         codes=(
