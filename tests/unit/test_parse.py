@@ -41,7 +41,11 @@ def items(**changes: str | None) -> str:
 
 def parsed(entity: str, *lines: str | bytes, currency: str = "EUR") -> tuple[list[dict[str, Any]], list[Any]]:
     raw = [line.encode() if isinstance(line, str) else line for line in lines]
-    return parse(ENTITIES[entity], list(enumerate(raw, start=1)), currency, MAX_LINE)
+    rows, errors = parse(ENTITIES[entity], list(enumerate(raw, start=1)), currency, MAX_LINE)
+    type_ = ENTITIES[entity].type
+    records = codec.decode(type_, codec.frame(type_, "t", [row for _, row in rows]))["rows"]
+    assert [record["line"] for record in records] == [line for line, _ in rows]
+    return records, errors
 
 
 def good(entity: str, line: str | bytes) -> dict[str, Any]:
