@@ -67,6 +67,8 @@ _unheard: Final = logging.getLogger(f"{__name__}.librdkafka")
 _unheard.addHandler(logging.NullHandler())
 _unheard.propagate = False
 _one_of_this_process: Final = threading.Lock()
+_MAX_WAITING: Final = 50_000
+"""Records that wait in librdkafka, which takes 100,000."""
 _TAKING_TURNS_S: Final = 30.0
 
 
@@ -114,7 +116,7 @@ def change_all(
                 tried = {tenant_id: checked(to(known.get(tenant_id))) for tenant_id, to in changes.items()}
                 producer.begin_transaction()
                 for tenant in tried.values():
-                    producer.poll(0)
+                    producer.poll(0.1 if len(producer) > _MAX_WAITING else 0)
                     _produce(producer, settings, tenant)
                     on_sent()
                 producer.commit_transaction(settings.delivery_timeout_s)
