@@ -220,7 +220,7 @@ NONSENSE: list[tuple[Any, int, str]] = [
     ({"tenant_id": "x", "name": "a\x00b"}, 422, "bad_name"),
     ({"tenant_id": "x", "name": "x" * 201}, 422, "bad_name"),
     (b'{"tenant_id": "x", "name": "\\ud800"}', 400, "malformed_json"),
-    (b'{"tenant_id": "x", "name": "\\udc00"}', 422, "bad_name"),
+    (b'{"tenant_id": "x", "name": "\\udc00"}', 400, "malformed_json"),
     ({"tenant_id": "x", "currency": "XXX"}, 422, "bad_currency"),
     ({"tenant_id": "x", "currency": "eur"}, 422, "bad_currency"),
     ({"tenant_id": "x", "policies": {"currencies": ["EUR", "EURO"]}}, 422, "bad_currency"),
