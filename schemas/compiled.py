@@ -92,7 +92,7 @@ def struct_writer(schema: dict[str, Any], arguments: str, values: Mapping[str, s
     """
 
     def source(field: dict[str, Any]) -> str:
-        return values.get(field["name"], f"r.{field['name']}")
+        return f"({values[field['name']]})" if field["name"] in values else f"r.{field['name']}"
 
     def nested(schema: dict[str, Any]) -> Any:
         return struct_writer(schema, "r", values, names)

@@ -74,6 +74,26 @@ def cents(record: dict[str, Any], field: str = "total_amount") -> int:
     return int.from_bytes(record[field], "big", signed=True)
 
 
+def test_every_field_of_a_row_is_carried() -> None:
+    product = PRODUCT | {
+        "sku": '"S-9"', "currency": '"CHF"', "category": '"kitchen"', "active": "false", "attributes": '{"a":[1]}',
+        "updated_at": '"2026-01-01T00:00:00Z"', "colour": '"red"',
+    }  # fmt: skip
+    assert good("products", text(product)) == {
+        "line": 1, "product_id": "P-1", "sku": "S-9", "name": "Kettle", "price": b"d", "currency": "CHF",
+        "category": "kitchen", "active": False, "attributes": '{"colour":"red","a":[1]}',
+        "updated_at": 1_767_225_600_000_000,
+    }  # fmt: skip
+    customer = CUSTOMER | {"email": '"a@b"', "name": '"Zoë"', "phone": '"1"', "country": '"NL"'}
+    assert list(good("customers", text(customer)).values()) == [1, "C-1", "a@b", "Zoë", "1", "NL", None, None]
+    order = ORDER | {"customer_id": '"C"', "customer_name": '"N"', "customer_email": '"e"', "items": items()}
+    record = good("orders", text(order))
+    assert [record[f"customer_{field}"] for field in ("id", "name", "email")] == ["C", "N", "e"]
+    assert [(item["product_id"], item["quantity"], item["unit_price"]) for item in record["items"]] == [
+        ("P", 1, b"d")
+    ] * 2
+
+
 # Lines and parts
 
 
