@@ -15,6 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import uploads
 from gateway.bodies import Inflight
 from gateway.database import Database
 from gateway.ingest import ingest
@@ -23,6 +24,7 @@ from gateway.problems import Problem, json, render
 from gateway.tenants import Registry
 from producers import Producer
 from schemas import metrics
+from schemas.errors import Unavailable
 from schemas.settings import Settings
 
 BASE = "/api/v1/tenants/{tenant_id:str}"
@@ -60,11 +62,23 @@ def create_app(settings: Settings) -> Starlette:
     return Starlette(
         routes=[
             *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+            *_both(BASE + "/uploads", uploads.open_upload, "POST"),
+            *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
+            *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
+            *_both(BASE + "/uploads/{token}/chunks/{n:int}", uploads.put_chunk, "PUT"),
+            *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
+            *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
             *_both("/healthz", _healthz, "GET"),
             *_both("/readyz", _readyz, "GET"),
             *_both("/metrics", _metrics, "GET"),
         ],
-        exception_handlers={Problem: render, HTTPException: _http_error, ClientDisconnect: _gone, Exception: _bug},
+        exception_handlers={
+            Problem: render,
+            Unavailable: _unavailable,
+            HTTPException: _http_error,
+            ClientDisconnect: _gone,
+            Exception: _bug,
+        },
         middleware=[Middleware(Measured)],
         lifespan=lifespan,
     )
@@ -104,6 +118,11 @@ async def _http_error(request: Request, exc: Exception) -> Response:
 async def _bug(request: Request, exc: Exception) -> Response:
     detail = "a fault of ours; part of the request may have been taken, so send it again with the same Idempotency-Key"
     return await render(request, Problem(500, "internal_error", detail, retry_after=5))
+
+
+async def _unavailable(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, Unavailable)
+    return await render(request, Problem(503, "reads_unavailable", str(exc), retry_after=round(exc.retry_after)))
 
 
 async def _gone(request: Request, exc: Exception) -> Response:

@@ -18,6 +18,7 @@ class Problem(Exception):
         *,
         retry_after: int | None = None,
         errors: list[dict[str, Any]] | None = None,
+        headers: dict[str, str] | None = None,
         **extra: Any,
     ) -> None:
         super().__init__(detail)
@@ -26,6 +27,7 @@ class Problem(Exception):
         self.detail = detail
         self.retry_after = retry_after
         self.errors = errors
+        self.headers = headers or {}
         self.extra = extra
 
 
@@ -48,7 +50,9 @@ async def render(request: Request, exc: Exception) -> Response:
     }
     if exc.errors is not None:
         body["errors"] = exc.errors
-    headers = {} if exc.retry_after is None else {"Retry-After": str(exc.retry_after)}
+    headers = dict(exc.headers)
+    if exc.retry_after is not None:
+        headers["Retry-After"] = str(exc.retry_after)
     if key := getattr(request.state, "idempotency_key", None):
         headers["Idempotency-Key"] = key
     if exc.status == 401:

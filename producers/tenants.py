@@ -26,6 +26,13 @@ class ApiKey(Struct, frozen=True):
     expires_at: int | None = None
 
 
+class Policies(Struct, frozen=True):
+    """TEMP"""
+
+    currencies: tuple[str, ...] = ()
+    order_totals: str = "exact"
+
+
 class Tenant(Struct, frozen=True):
     """A merchant. `currency` is that of products that name none."""
 
@@ -33,6 +40,8 @@ class Tenant(Struct, frozen=True):
     name: str
     currency: str = "EUR"
     keys: tuple[ApiKey, ...] = ()
+    limits: dict[str, int] = {}
+    policies: Policies = Policies()
 
 
 def digest(key: str) -> bytes:

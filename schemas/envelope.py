@@ -186,15 +186,15 @@ def read_forwarded(headers: Iterable[tuple[str, bytes | None]] | None, value: by
 
 
 def forwarded(
-    headers: Iterable[tuple[str, bytes | None]] | None, envelope: Envelope, *, rows: int | None = None
+    headers: Iterable[tuple[str, bytes | None]] | None, envelope: Envelope, *, rows: int | None = None, trimmed: int = 0
 ) -> Headers:
     """Headers under which streams send a message on: the sender's own, its event id, and where it came from.
 
-    `rows` are those that are left when some had come before.
+    `rows` are those that are left where `trimmed` had come before.
     """
     ours = {"ce_id": envelope.event_id.encode(), "ts-src": envelope.src.header()}
     if rows is not None:
-        ours |= {"ts-rows": b"%d" % rows, "ts-trimmed": b"%d" % (envelope.rows - rows)}
+        ours |= {"ts-rows": b"%d" % rows, "ts-trimmed": b"%d" % trimmed}
     kept = [
         (name, raw)
         for name, raw in headers or ()

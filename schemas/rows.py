@@ -188,6 +188,57 @@ def order_record(row: Order, line: int, extra: dict[str, Any], currency: str) ->
     }
 
 
+_NATURAL: Final = {"customers": "customer_id", "products": "product_id", "orders": "external_order_id"}
+_JSON_TEXT: Final = ("attributes", "raw_payload")
+_MONEY: Final = ("price", "total_amount", "unit_price")
+_TIMES: Final = ("updated_at", "order_date")
+
+
+def natural_id(entity: str, record: Record) -> str:
+    """The identifier by which the merchant knows the record."""
+    return str(record[_NATURAL[entity]])
+
+
+def as_json(record: Record) -> str:
+    """A physical record as the merchant would send it, for people to read."""
+    return _encoder.encode(_shown(record)).decode()
+
+
+def _shown(record: Record) -> dict[str, Any]:
+    shown: dict[str, Any] = {}
+    for name, value in record.items():
+        if value is None or name == "line":
+            continue
+        if name in _MONEY:
+            cents = int.from_bytes(value, "big", signed=True)
+            shown[name] = str(Decimal(cents).scaleb(-2))
+        elif name in _TIMES:
+            shown[name] = _moment(value)
+        elif name == "items":
+            shown[name] = [_shown(item) for item in value]
+        elif name in _JSON_TEXT:
+            shown[name] = _raw(value)
+        else:
+            shown[name] = value
+    return shown
+
+
+def _moment(us: int) -> str | int:
+    try:
+        return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+    except OverflowError:  # a direct producer may send any long
+        return us
+
+
+def _raw(text: str) -> Any:
+    """JSON in JSON as it is, where it is that: a direct producer may send any text."""
+    try:
+        msgspec.json.decode(text)
+        return msgspec.Raw(text.encode())
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return text
+
+
 class Entity(Struct, frozen=True):
     """One kind of row: the struct that checks it, and the function that makes its record."""
 

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from producers.tenants import Policies, Tenant
 from schemas import codec
-from schemas.envelope import Envelope, Position, read_forwarded, tenant_text
+from schemas.envelope import BATCH_TYPES, ROWS_REJECTED, Envelope, Position, read_forwarded, tenant_text
 from schemas.errors import Rejected, Undecodable
+from schemas.rows import as_json, natural_id
+from sinks import meaning
 
 StagedRow = tuple[Any, ...]
 _PG_EPOCH_US: Final = 946_684_800_000_000
@@ -23,21 +26,31 @@ _NAMESPACE: Final = uuid.UUID("2d2ef1f0-3f4e-5c6b-8c59-0d6f4d7a1c55")
 
 @dataclass(slots=True)
 class RowError:
-    """A row that was refused: its index in the message, its line in the body, and why."""
+    """A row that was refused: its index in the message, its line in the body, why, and the row as JSON or as it came.
+
+    `errors` has all that is wrong with it, as `{pointer, code, detail}`; empty where `code` and `detail` are all.
+    """
 
     row_index: int
     line: int
     code: str
     detail: str
     natural_id: str | None
+    pointer: str = ""
+    errors: list[dict[str, str]] = field(default_factory=list)
+    row: str | None = None
 
 
 @dataclass(slots=True)
 class Message:
-    """One message of `ingestion.unique` with its rows, and what becomes of them."""
+    """One message of `ingestion.unique` with its rows, and what becomes of them.
+
+    `invalid` are rows that mean nothing whatever the tables hold, `errors` those that PostgreSQL refused in this try.
+    """
 
     tenant_id: str
     envelope: Envelope
+    value: bytes | None = None
     rows: list[StagedRow] = field(default_factory=list)
     lines: list[int] = field(default_factory=list)
     items: dict[int, list[StagedRow]] = field(default_factory=dict)
@@ -45,7 +58,22 @@ class Message:
     applied: int = 0
     duplicate: bool = False
     refused: Rejected | None = None
+    invalid: list[RowError] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
+    upload: codec.Record | None = None
+
+    def row_json(self, index: int) -> str:
+        """A row as the merchant would send it. The message is read once more: few rows are ever asked for."""
+        return as_json(codec.decode(self.envelope.type, self.value)["rows"][index])
+
+
+@dataclass(slots=True)
+class Batch:
+    """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms)."""
+
+    messages: list[Message] = field(default_factory=list)
+    outcomes: list[codec.Record] = field(default_factory=list)
+    tenants: list[tuple[Tenant, int, int]] = field(default_factory=list)
 
 
 _VERSION_BITS: Final = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
@@ -66,40 +94,64 @@ def record_id(tenant_id: str, kind: str, natural_id: str) -> bytes:
     return digest[:6] + _VERSION_BITS[digest[6]] + digest[7:8] + _VARIANT_BITS[digest[8]] + digest[9:16]
 
 
-def prepare(key: bytes | None, value: bytes | None, headers: Any, at: Position) -> Message:
+def prepare(
+    key: bytes | None, value: bytes | None, headers: Any, at: Position, policies: Callable[[str], Policies]
+) -> Message:
     """Read one message of `ingestion.unique`. What cannot be read comes back refused, with the rows it declared."""
     try:
         envelope = read_forwarded(headers, value)
     except Undecodable as exc:
         envelope = Envelope(at.event_id(), "unknown", "unknown", at.time_ms, 0, b"", at)
         return Message(tenant_text(key), envelope, refused=exc)
-    message = Message(tenant_text(key), envelope)
+    message = Message(tenant_text(key), envelope, value)
     try:
-        batch = codec.decode(envelope.type, value)
-        if batch["tenant_id"] != message.tenant_id:
-            raise Rejected("foreign_tenant", f"key {message.tenant_id!r}, value {batch['tenant_id']!r}")
-        _stage(message, batch["rows"])
+        record = codec.decode(envelope.type, value)
+        if record["tenant_id"] != message.tenant_id:
+            raise Rejected("foreign_tenant", f"key {message.tenant_id!r}, value {record['tenant_id']!r}")
+        if envelope.type in BATCH_TYPES:
+            _stage(message, record["rows"], policies(message.tenant_id))
+        elif envelope.type == ROWS_REJECTED:
+            message.invalid = [_refused_by_gateway(n, row) for n, row in enumerate(record["rejected"])]
+        else:
+            message.upload = record
     except Rejected as exc:
         message.refused = exc
         message.rows.clear()
+        message.invalid.clear()
         message.count = codec.count_rows(envelope.type, value, envelope.rows)
     return message
 
 
-def _stage(message: Message, rows: list[codec.Record]) -> None:
+def _refused_by_gateway(index: int, row: codec.Record) -> RowError:
+    first = row["errors"][0]
+    return RowError(
+        index, row["line"], first["code"], first["detail"], None, first["pointer"], row["errors"], row["row"]
+    )
+
+
+def _stage(message: Message, rows: list[codec.Record], policies: Policies) -> None:
     envelope = message.envelope
     logged_us = envelope.src.time_ms * 1000 - _PG_EPOCH_US
     accepted_us = min(envelope.accepted_ms * 1000 - _PG_EPOCH_US, logged_us)
-    stage = _STAGE[envelope.entity]
+    stage, entity = _STAGE[envelope.entity], envelope.entity
     for index, row in enumerate(rows):
+        if wrong := meaning.faults(entity, row, policies):
+            message.invalid.append(_meaningless(index, row, entity, wrong))
+            continue
         updated = row["updated_at"]
         if updated is not None:
             updated -= _PG_EPOCH_US
         # A clock that runs fast, or a date in 2099, must not freeze a record: the broker's clock is the bound.
         version_at = accepted_us if updated is None else min(updated, logged_us)
         message.rows.append(stage(message, row, index, updated, (version_at, envelope.src.offset, index)))
-        message.lines.append(row["line"])
+    message.lines = [row["line"] for row in rows]
     message.count = len(rows)
+
+
+def _meaningless(index: int, row: codec.Record, entity: str, wrong: list[meaning.Fault]) -> RowError:
+    errors = [{"pointer": pointer, "code": code, "detail": detail} for pointer, code, detail in wrong]
+    pointer, code, detail = wrong[0]
+    return RowError(index, row["line"], code, detail, natural_id(entity, row), pointer, errors, as_json(row))
 
 
 def _customer(

@@ -11,19 +11,20 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from producers import tenants
 from producers.client import config
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Misconfigured, Unavailable, Undecodable
 from schemas.settings import Settings
-from sinks import faults, offsets, writer
-from sinks.batch import Message, prepare
+from sinks import faults, ledger, offsets, writer
+from sinks.batch import Batch, Message, prepare
 from sinks.offsets import Move
 
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.INGESTION_UNIQUE, topics.OUTCOMES]
+TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
 _LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
@@ -54,7 +55,9 @@ class Sink:
         )
         self._topics = [settings.named(name) for name in TOPICS]
         self._outcomes = settings.named(topics.OUTCOMES)
+        self._tenants = settings.named(topics.TENANTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._policies = lambda tenant_id: tenants.Policies()  # TEMP
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -80,7 +83,7 @@ class Sink:
                     if assignment != self._assignment:
                         self._rewind()
                     else:
-                        self._writing = self._writer.submit(self._write, *batch, self._moves(records))
+                        self._writing = self._writer.submit(self._write, batch, self._moves(records))
             self._settle()
         finally:
             self._writer.shutdown()
@@ -171,7 +174,7 @@ class Sink:
                 log.warning("Kafka: %s", error.str())
         return good
 
-    def _write(self, messages: list[Message], outcomes: list[codec.Record], moves: list[Move]) -> None:
+    def _write(self, batch: Batch, moves: list[Move]) -> None:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
         unsure = False
@@ -180,32 +183,34 @@ class Sink:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
                     break
-                writer.write(db, messages, outcomes, moves)
+                writer.write(db, batch, moves)
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
                 unsure = True
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
-        _count(messages)
+        _count(batch.messages)
 
-    def _prepare(self, records: list[confluent_kafka.Message]) -> tuple[list[Message], list[codec.Record]]:
-        messages: list[Message] = []
-        outcomes: list[codec.Record] = []
+    def _prepare(self, records: list[confluent_kafka.Message]) -> Batch:
+        batch = Batch()
         for record in records:
             at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
-            if record.topic() == self._outcomes:
-                outcomes.append(codec.decode("tillstream.outcome.v1", record.value()))
-                continue
-            message = prepare(record.key(), record.value(), record.headers(), at)
-            if message.refused is not None:
-                self._dead_letter(record, message, at)
-            messages.append(message)
+            match record.topic():
+                case self._outcomes:
+                    batch.outcomes.append(codec.decode("tillstream.outcome.v1", record.value()))
+                case self._tenants:
+                    batch.tenants += _tenant(record, at)
+                case _:
+                    message = prepare(record.key(), record.value(), record.headers(), at, self._policies)
+                    if message.refused is not None:
+                        self._dead_letter(record, message, at)
+                    batch.messages.append(message)
         if self._producer.flush(30):
             # Not acknowledged: end without moving the offset, so that it is tried again.
             raise confluent_kafka.KafkaException(
                 confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
             )
-        return messages, outcomes
+        return batch
 
     def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
         refused = message.refused
@@ -224,12 +229,11 @@ class Sink:
         )
 
     def _moves(self, records: list[confluent_kafka.Message]) -> list[Move]:
-        ends: dict[tuple[str, int], int] = {}
-        for record in records:
-            ends[record.topic(), record.partition()] = record.offset() + 1
+        last = {(record.topic(), record.partition()): record for record in records}
         moves = []
-        for (topic, partition), end in sorted(ends.items()):
-            moves.append(Move(topic, partition, self._topic_ids[topic], self._positions[topic, partition], end))
+        for (topic, partition), record in sorted(last.items()):
+            expected, end = self._positions[topic, partition], record.offset() + 1
+            moves.append(Move(topic, partition, self._topic_ids[topic], expected, end, _appended_ms(record)))
             self._positions[topic, partition] = end
         return moves
 
@@ -277,6 +281,20 @@ class _Room:
         self._bytes -= sum(len(record.value() or b"") for record in records)
 
 
+def _tenant(record: confluent_kafka.Message, at: Position) -> list[tuple[tenants.Tenant, int, int]]:
+    try:
+        return [(tenants.decode(record.value()), at.offset, at.time_ms)]
+    except Undecodable as exc:
+        log.error("tenants@%d ignored: %s", at.offset, exc)
+        return []
+
+
+def _appended_ms(record: confluent_kafka.Message) -> int | None:
+    """When the source of a forwarded message was appended."""
+    src = dict(record.headers() or ()).get("ts-src")
+    return None if src is None else Position.parse(src).time_ms
+
+
 def _declared_rows(record: confluent_kafka.Message) -> int:
     for name, raw in record.headers() or ():
         if name == "ts-rows" and raw is not None and raw.isdigit():
@@ -289,13 +307,8 @@ def _count(messages: list[Message]) -> None:
     metrics.BATCH_ROWS.observe(sum(m.count for m in messages))
     for message in messages:
         entity = message.envelope.entity if message.refused is None else "unknown"
-        written = metrics.ROWS_WRITTEN
-        if message.refused is not None:
-            written.labels(entity, "rejected").inc(message.count)
-        elif message.duplicate:
-            written.labels(entity, "duplicate").inc(message.count)
-        else:
-            written.labels(entity, "applied").inc(message.applied)
-            written.labels(entity, "rejected").inc(len(message.errors))
-            written.labels(entity, "superseded").inc(message.count - message.applied - len(message.errors))
+        outcome, _, *numbers = ledger.counts(message)
+        for name, number in zip(("applied", "superseded", "duplicate", "rejected"), numbers, strict=True):
+            metrics.ROWS_WRITTEN.labels(entity, name).inc(number)
+        if outcome == "applied":
             metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - message.envelope.accepted_ms) / 1000)

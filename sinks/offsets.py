@@ -17,13 +17,17 @@ class Superseded(TillstreamError):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One partition's step from the offset we read to the next."""
+    """One partition's step from the offset we read to the next.
+
+    `up_to_ms` is when the newest source message of it was appended, in Unix milliseconds; None where that is unknown.
+    """
 
     topic: str
     partition: int
     topic_id: str
     expected: int
     next: int
+    up_to_ms: int | None = None
 
 
 def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
@@ -94,6 +98,7 @@ def advance(db: psycopg.Connection[Any], moves: list[Move]) -> None:
                 "topic_id": move.topic_id,
                 "expected": move.expected,
                 "next": move.next,
+                "up_to_ms": move.up_to_ms,
             },
         ).fetchone()
         if moved is None:

@@ -5,9 +5,8 @@ from typing import Any, Final
 
 import psycopg
 
-from schemas import codec
-from sinks import faults
-from sinks.batch import Message, RowError, StagedRow, Version, newest
+from sinks import faults, ledger, tenants, uploads
+from sinks.batch import Batch, Message, RowError, StagedRow, Version, newest
 from sinks.offsets import Move, advance
 from sinks.sql import statement
 
@@ -58,18 +57,19 @@ def connect(database_url: str) -> Db:
     return db
 
 
-def write(db: Db, messages: list[Message], outcomes: list[codec.Record], moves: list[Move]) -> None:
+def write(db: Db, batch: Batch, moves: list[Move]) -> None:
     """Apply a batch, or nothing of it. Raises psycopg.Error for the environment's faults, Superseded for a zombie's."""
     with db.transaction():
-        fresh = _skip_known(db, messages)
+        fresh = _skip_known(db, batch.messages)
         by_entity: dict[str, list[Message]] = defaultdict(list)
         for message in fresh:
-            if message.refused is None and not message.duplicate:
+            if message.rows and not message.duplicate:
                 by_entity[message.envelope.entity].append(message)
-        for entity, batch in by_entity.items():
-            _upsert(db, entity, batch)
-        _write_ledger(db, [_line(message) for message in fresh] + [_outcome_line(outcome) for outcome in outcomes])
-        _write_row_errors(db, fresh)
+        for entity, messages in by_entity.items():
+            _upsert(db, entity, messages)
+        uploads.follow(db, fresh)
+        ledger.write(db, fresh, batch.outcomes)
+        tenants.materialise(db, batch.tenants)
         advance(db, moves)
 
 
@@ -175,61 +175,11 @@ def _replace_items(db: Db, versions: list[Version]) -> None:
 
 
 def _quarantine(row: StagedRow, message: Message, error: Exception) -> None:
-    code, detail = "invalid_value", str(error)
+    index, code, detail = row[-1], "invalid_value", str(error)
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         constraint = error.diag.constraint_name
         detail = f"refused by {constraint}" if constraint else error.diag.message_primary or type(error).__name__
         if error.sqlstate == "23505" and constraint is not None and "sku" in constraint:
             code, detail = "sku_taken", "another product of this tenant has this sku"
-    natural_id = row[1].replace("\x00", "�")
-    message.errors.append(RowError(row[-1], message.lines[row[-1]], code, detail, natural_id))
-
-
-def _line(message: Message) -> tuple[Any, ...]:
-    rejected = message.count if message.refused else len(message.errors)
-    duplicate = message.count if message.duplicate else 0
-    outcome = "rejected" if message.refused else "duplicate" if message.duplicate else "applied"
-    superseded = 0 if outcome != "applied" else message.count - message.applied - rejected
-    envelope, src = message.envelope, message.envelope.src
-    code, detail = (message.refused.code, message.refused.detail) if message.refused else (None, None)
-    return (
-        message.tenant_id, src.topic, src.partition, src.offset, envelope.event_id, envelope.type, outcome,
-        message.count, message.applied, superseded, duplicate, 0, rejected, code, detail,
-        envelope.accepted_ms, src.time_ms,
-    )  # fmt: skip
-
-
-def _outcome_line(outcome: codec.Record) -> tuple[Any, ...]:
-    rows, kind = outcome["rows"], outcome["kind"]
-    return (
-        outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"], outcome["event_id"],
-        outcome["type"], kind, rows, 0, 0, rows * (kind == "duplicate"), rows * (kind == "conflict"),
-        rows * (kind == "rejected"), outcome["code"], outcome["detail"], outcome["accepted_ms"], outcome["time_ms"],
-    )  # fmt: skip
-
-
-def _write_ledger(db: Db, lines: list[tuple[Any, ...]]) -> None:
-    if lines:
-        db.execute(statement("insert_ledger"), [list(column) for column in zip(*lines, strict=True)])
-
-
-def _write_row_errors(db: Db, messages: list[Message]) -> None:
-    rows = [
-        (
-            m.tenant_id,
-            src.topic,
-            src.partition,
-            src.offset,
-            e.row_index,
-            e.line,
-            e.code,
-            e.detail,
-            e.natural_id,
-        )
-        for m in messages
-        for src in [m.envelope.src]
-        for e in m.errors
-    ]
-    if rows:
-        with db.cursor() as cursor:
-            cursor.executemany(statement("insert_row_errors"), rows)
+    error_of_row = RowError(index, message.lines[index], code, detail, row[1], row=message.row_json(index))
+    message.errors.append(error_of_row)

@@ -10,6 +10,7 @@ from faust.transport.drivers import aiokafka as driver
 from schemas import codec, metrics, topics
 from schemas.envelope import (
     INGESTION_TYPES,
+    ROWS_REJECTED,
     Envelope,
     Headers,
     dead_letter_headers,
@@ -134,19 +135,51 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
         codec.check_framing(envelope.type, value)
         if dedup.crashes(seen, step.at.offset) >= dedup.CRASHES:
             raise Undecodable("processing_error", f"ended the process {dedup.CRASHES} times")
+        return _decided(step, seen, envelope, tenant_id)
     except Undecodable as exc:
         _dead_letter(step, key, value, headers, exc)
         return "dead_letter"
-    decision, first = dedup.decide(seen, dedup.key_of(key, envelope.event_id), envelope)
+
+
+def _decided(step: Step, seen: dedup.Seen, envelope: Envelope, tenant_id: str) -> str:
+    """Send on what is new of a message that can be read, and say what became of the rest. Raises Undecodable."""
+    message, tenant_key = step.event.message, topics.partition_key(tenant_id)
+    if envelope.request is None:
+        decision, first = dedup.decide(seen, dedup.key_of(tenant_key, envelope.event_id), envelope)
+        known: dedup.Lines = []
+    else:
+        key = dedup.request_key(tenant_key, envelope)
+        known = dedup.lines_known(seen, key)
+        refusal = dedup.refused_by_upload(seen, tenant_key, envelope)
+        if refusal is not None and not dedup.covers(known, envelope.request):
+            _outcome(step, tenant_id, envelope, "rejected", refusal, f"chunk {envelope.request.chunk} of its upload")
+            return refusal
+        decision, first = dedup.decide_part(seen, key, envelope)
     match decision:
         case dedup.Decision.NEW:
-            step.send(topics.INGESTION_UNIQUE, key, value, forwarded(headers, envelope))
+            dedup.follow_upload(seen, tenant_key, envelope)
+            step.send(topics.INGESTION_UNIQUE, message.key, message.value, forwarded(message.headers, envelope))
+        case dedup.Decision.PARTLY_NEW:
+            _send_unknown(step, envelope, known)
         case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
-            detail = f"same id as offset {first.offset}, " + (
-                "same content" if decision is dedup.Decision.DUPLICATE else "other content"
-            )
+            same = "same content" if decision is dedup.Decision.DUPLICATE else "other content"
+            detail = f"same id as offset {first.offset}, {same}"
             _outcome(step, tenant_id, envelope, str(decision), str(decision), detail, first.offset)
     return str(decision)
+
+
+def _send_unknown(step: Step, envelope: Envelope, known: dedup.Lines) -> None:
+    """Send on the rows whose lines have not come yet: an earlier try of the request was split elsewhere."""
+    message = step.event.message
+    batch = codec.decode(envelope.type, message.value)
+    refused = envelope.type == ROWS_REJECTED
+    name = "rejected" if refused else "rows"
+    rows = batch[name]
+    batch[name] = [row for row in rows if not any(begin <= row["line"] <= end for begin, end in known)]
+    left = 0 if refused else len(batch[name])
+    trimmed = 0 if refused else len(rows) - left
+    headers = forwarded(message.headers, envelope, rows=left, trimmed=trimmed)
+    step.send(topics.INGESTION_UNIQUE, message.key, codec.encode(envelope.type, batch), headers)
 
 
 @lru_cache(maxsize=10_000)
@@ -178,7 +211,7 @@ def _outcome(
     detail: str,
     original: int | None = None,
 ) -> None:
-    src = envelope.src
+    src, request = envelope.src, envelope.request
     rows = codec.count_rows(envelope.type, step.event.message.value, envelope.rows)
     record = {
         "tenant_id": tenant_id,
@@ -194,6 +227,9 @@ def _outcome(
         "time_ms": src.time_ms,
         "accepted_ms": envelope.accepted_ms,
         "original_offset": original,
+        "request_id": str(request.id) if request else None,
+        "upload_id": str(request.upload) if request and request.upload else None,
+        "chunk": request.chunk if request and request.upload else None,
     }
     value = codec.encode("tillstream.outcome.v1", record)
     headers = headers_of(

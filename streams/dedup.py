@@ -1,7 +1,9 @@
 """What makes a message new, a redelivery, a duplicate or a conflict: pure functions over one partition's table.
 
-An entry is (tenant, event id) -> source offset, append time, content hash. The table also holds, under keys no
-event can have, the fence (the last source offset whose outputs were flushed) and the crash note.
+An entry is (tenant, event id) -> source offset, append time, content hash; for the parts of a request it is (tenant,
+request) and holds the lines that have come, so that a resend which is split elsewhere is known line by line. The table
+also holds, under keys no event can have, the state of uploads, the fence (the last source offset whose outputs were
+flushed) and the crash note.
 """
 
 import struct
@@ -10,7 +12,16 @@ from collections.abc import MutableMapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from schemas.envelope import NAMESPACE, Envelope
+from schemas.envelope import (
+    BATCH_TYPES,
+    NAMESPACE,
+    UPLOAD_CANCELLED,
+    UPLOAD_COMPLETED,
+    UPLOAD_OPENED,
+    Envelope,
+    Request,
+)
+from schemas.errors import Undecodable
 
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
@@ -19,15 +30,21 @@ KEPT_MS: Final = 7 * 86_400_000
 CRASHES: Final = 3
 """Crashes at one offset after which its message is dead-lettered."""
 
+_MAX_GAPS: Final = 1_000
 _ENTRY: Final = struct.Struct(">qq16s")
+_LINES: Final = struct.Struct(">II")
+_UPLOAD: Final = struct.Struct(">qq?I")
 _NOTE: Final = struct.Struct(">qi")
 
 Seen = MutableMapping[bytes, bytes]
+Lines = list[tuple[int, int]]
+"""Sorted, disjoint ranges of lines, both ends included."""
 
 
 class Decision(StrEnum):
     NEW = "new"
     REDELIVERED = "redelivered"
+    PARTLY_NEW = "partly_new"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
 
@@ -62,6 +79,91 @@ def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]
     return (Decision.DUPLICATE if first.content_hash == mine.content_hash else Decision.CONFLICT), first
 
 
+def request_key(tenant_key: bytes, envelope: Envelope) -> bytes:
+    """Table key of a request; the rows that a gateway refused have lines of their own."""
+    assert envelope.request is not None
+    kind = b"" if envelope.type in BATCH_TYPES else envelope.type.encode()
+    return tenant_key + b"\x00" + envelope.request.id.bytes + kind
+
+
+def lines_known(seen: Seen, key: bytes) -> Lines:
+    """The lines of a request that have come."""
+    known = seen.get(key)
+    return list(_LINES.iter_unpack(known[_ENTRY.size :])) if known else []
+
+
+def decide_part(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
+    """`decide` for a part of a request, by its lines. Raises Undecodable when they come in too many pieces."""
+    request, mine = envelope.request, Entry(envelope.src.offset, envelope.src.time_ms, envelope.content_hash[:16])
+    assert request is not None
+    known, lines = seen.get(key), lines_known(seen, key)
+    first = Entry(*_ENTRY.unpack_from(known)) if known else mine
+    if known and first.offset == mine.offset:
+        return Decision.REDELIVERED, first
+    if first.content_hash != mine.content_hash:
+        return Decision.CONFLICT, first
+    if covers(lines, request):
+        return Decision.DUPLICATE, first
+    if len(lines) > _MAX_GAPS:
+        raise Undecodable("too_many_parts", f"the lines of request {request.id} come in more than {_MAX_GAPS} pieces")
+    overlap = any(begin <= request.last and request.first <= end for begin, end in lines)
+    merged = b"".join(_LINES.pack(*lines) for lines in _merged([*lines, (request.first, request.last)]))
+    seen[key] = _ENTRY.pack(*first) + merged
+    return (Decision.PARTLY_NEW if overlap else Decision.NEW), first
+
+
+def covers(lines: Lines, request: Request) -> bool:
+    """Whether all lines of a part are among these."""
+    return any(begin <= request.first and request.last <= end for begin, end in lines)
+
+
+def _merged(lines: Lines) -> Lines:
+    merged: Lines = []
+    for begin, end in sorted(lines):
+        if merged and begin <= merged[-1][1] + 1:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((begin, end))
+    return merged
+
+
+def refused_by_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> str | None:
+    """The code for a message that its upload no longer takes: log order rules what came before a cancel."""
+    request, state = envelope.request, _upload(seen, tenant_key, envelope)
+    if request is None or state is None or envelope.type == UPLOAD_CANCELLED:
+        return None
+    _, _, cancelled, chunks = state
+    if cancelled:
+        return "upload_cancelled"
+    beyond = chunks and request.chunk > chunks and envelope.type != UPLOAD_COMPLETED
+    return "chunk_out_of_range" if beyond else None
+
+
+def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
+    """Remember that an upload was opened, completed with so many chunks, or cancelled."""
+    if envelope.request is None or envelope.type not in (UPLOAD_OPENED, UPLOAD_COMPLETED, UPLOAD_CANCELLED):
+        return
+    fresh = envelope.src.offset, envelope.src.time_ms, False, 0
+    offset, time_ms, cancelled, chunks = _upload(seen, tenant_key, envelope) or fresh
+    if envelope.type == UPLOAD_COMPLETED:
+        chunks = envelope.request.chunk
+    cancelled = cancelled or envelope.type == UPLOAD_CANCELLED
+    seen[_upload_key(tenant_key, envelope)] = _UPLOAD.pack(offset, time_ms, cancelled, chunks)
+
+
+def _upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> tuple[int, int, bool, int] | None:
+    if envelope.request is None or envelope.request.upload is None:
+        return None
+    state = seen.get(_upload_key(tenant_key, envelope))
+    return _UPLOAD.unpack(state) if state else None
+
+
+def _upload_key(tenant_key: bytes, envelope: Envelope) -> bytes:
+    assert envelope.request is not None
+    assert envelope.request.upload is not None
+    return tenant_key + b"\x00" + envelope.request.upload.bytes + b"upload"
+
+
 def fenced(seen: Seen, offset: int) -> bool:
     """Whether this source offset was flushed before: its message changes nothing any more."""
     fence = seen.get(FENCE)
@@ -87,4 +189,4 @@ def crash_note(seen: Seen, offset: int) -> bytes:
 
 def expired(value: bytes, now_ms: int) -> bool:
     """Whether an entry may be forgotten; fence and crash note never are."""
-    return len(value) == _ENTRY.size and _ENTRY.unpack(value)[1] < now_ms - KEPT_MS
+    return len(value) >= _UPLOAD.size and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS

@@ -102,6 +102,16 @@ class Pipeline:
         self.children[role] = self.supervisor.add(child)
         return child, url
 
+    def stop(self, role: str) -> None:
+        """End a role that was started with `restarted=False`; its name can be started again."""
+        child = self.children.pop(role)
+        self.supervisor.children.remove(child)
+        child.stop()
+
+    def settings_with(self, **changed: Any) -> Settings:
+        """The settings with some changed, to be set before roles are started."""
+        return replace(self.settings, **changed)
+
     def kill(self, role: str) -> None:
         """SIGKILL; the supervisor starts it again."""
         process = self.children[role].process

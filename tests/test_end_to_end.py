@@ -83,7 +83,7 @@ def test_an_older_version_never_overwrites_a_newer_one(pipeline: Pipeline) -> No
         1,
         order_status="paid",
         updated_at="2026-03-01T00:00:00Z",
-        items=[{"product_id": "P", "quantity": 1, "unit_price": 1}],
+        items=[{"product_id": "P", "quantity": 1, "unit_price": 12.5}],
     )
     for body in (new, old):
         pipeline.post(tenant, key, "orders", body)
@@ -105,9 +105,11 @@ def test_a_date_in_the_far_future_freezes_nothing(pipeline: Pipeline) -> None:
 def test_a_replaced_order_has_the_new_items_only(pipeline: Pipeline) -> None:
     tenant, key = pipeline.tenant()
     item = {"product_id": "P-1", "quantity": 1, "unit_price": "1.00"}
-    pipeline.post(tenant, key, "orders", order(1, items=[item, item, item]) + order(2, items=[item]))
+    pipeline.post(
+        tenant, key, "orders", order(1, items=[item] * 3, total_amount=3) + order(2, items=[item], total_amount=1)
+    )
     pipeline.drained()
-    pipeline.post(tenant, key, "orders", order(1, items=[item | {"product_id": "P-9"}]) + order(2))
+    pipeline.post(tenant, key, "orders", order(1, items=[item | {"product_id": "P-9"}], total_amount=1) + order(2))
     pipeline.drained()
     assert pipeline.sql("SELECT external_order_id, product_id FROM order_items WHERE tenant_id = %s", tenant) == [
         ("A-1", "P-9")

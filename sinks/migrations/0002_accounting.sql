@@ -51,7 +51,7 @@ CREATE TABLE tenants (
     currency   text        NOT NULL,
     limits     jsonb       NOT NULL,
     policies   jsonb       NOT NULL,
-    keys       jsonb       NOT NULL,  -- [{key_id, created_at, expires_at}]; no hashes
+    keys       jsonb       NOT NULL,  -- [{key_id, created_at_us, expires_at_us}]; no hashes
     log_offset bigint      NOT NULL,
     changed_at timestamptz NOT NULL
 );

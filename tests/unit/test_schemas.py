@@ -106,6 +106,6 @@ def test_rows_that_came_before_are_counted_as_trimmed() -> None:
     said = envelope.headers_of(
         event_id="e", type="t", source="s", accepted_ms=0, rows=9, value=b"", traceparent=None
     )  # fmt: skip
-    on = envelope.forwarded(said, envelope.read([*said, ("ts-trimmed", b"5")], b"", AT), rows=2)
+    on = envelope.forwarded(said, envelope.read([*said, ("ts-trimmed", b"5")], b"", AT), rows=2, trimmed=7)
     read = envelope.read_forwarded(on, b"")
     assert (read.rows, read.trimmed) == (2, 7)

@@ -1,0 +1,106 @@
+"""Idempotency-Key (draft-ietf-httpapi-idempotency-key-header): the same request again gets the first answer again.
+
+The ledger remembers, not the gateway: it is asked only for keys that the client chose, and while it cannot answer the
+streams' own dedup still keeps a row from being applied twice.
+"""
+
+import secrets
+from typing import Any, Final
+
+from starlette.requests import Request
+
+from gateway.database import Database, Db
+from gateway.problems import Problem
+from gateway.publishing import Answer
+from schemas import envelope
+from schemas.envelope import BATCH_TYPES, ROWS_REJECTED
+from schemas.errors import Unavailable
+
+
+class OtherBody(Problem):
+    """A key was used again for something else."""
+
+    def __init__(self) -> None:
+        super().__init__(422, "idempotency_key_reused", "this Idempotency-Key came with another body; use a new one")
+
+
+_LEDGER: Final = """
+SELECT event_id, type, outcome, rows - duplicate AS rows, body_hash, first_line, last_line, topic, partition, log_offset
+FROM ledger
+WHERE tenant_id = %s AND request_id = %s AND outcome IN ('applied', 'rejected') AND first_line IS NOT NULL
+ORDER BY first_line, log_offset
+"""
+_REJECTED: Final = """
+SELECT line, errors FROM row_errors
+WHERE tenant_id = %s AND topic = %s AND partition = %s AND log_offset = %s AND stage = 'gateway'
+ORDER BY line
+"""
+_MAX_ERRORS: Final = 1_000
+
+
+def key_of(request: Request) -> str:
+    """The caller's key, quoted (RFC 9651 string) or bare, or a new one. Raises Problem 400."""
+    given = _given(request)
+    if not given:
+        return secrets.token_urlsafe(18)
+    if len(given) >= 2 and given[0] == given[-1] == '"':
+        given = given[1:-1]
+    if not 1 <= len(given) <= 200 or not given.isascii() or not given.isprintable() or '"' in given:
+        raise Problem(
+            400,
+            "bad_idempotency_key",
+            "Idempotency-Key takes 1 to 200 printable ASCII characters, without quotes inside",
+        )
+    return given
+
+
+def was_given(request: Request) -> bool:
+    """Whether the client chose the key; one that we make has never been seen."""
+    return bool(_given(request))
+
+
+def _given(request: Request) -> str:
+    return request.headers.get("idempotency-key", "").strip()
+
+
+async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
+    """What was answered to this request before, once all of it is in the ledger; None when it must be published.
+
+    Raises OtherBody when another body came under its key. While PostgreSQL is away nothing is known: None.
+    """
+    try:
+        async with database.transaction(tenant_id) as db:
+            lines = await (await db.execute(_LEDGER, [tenant_id, origin.id])).fetchall()
+            if not lines:
+                return None
+            if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
+                raise Problem(
+                    422, "idempotency_key_reused", "this Idempotency-Key came with another body; use a new one"
+                )
+            return await _answer(db, tenant_id, lines) if _whole(lines, origin.total) else None
+    except Unavailable:
+        return None
+
+
+def _whole(lines: list[Any], total: int) -> bool:
+    """Whether these messages carry all lines of the body; a part without a good row left only its errors."""
+    upto = 0
+    for line in lines:
+        if line[5] > upto + 1:
+            return False
+        upto = max(upto, line[6])
+    return upto >= total
+
+
+async def _answer(db: Db, tenant_id: str, lines: list[Any]) -> Answer:
+    batches = [line for line in lines if line[1] in BATCH_TYPES]
+    answer = Answer([line[0] for line in batches], sum(line[3] for line in batches), 0, [], 0)
+    for line in lines:
+        if line[1] != ROWS_REJECTED:
+            continue
+        for number, errors in await (await db.execute(_REJECTED, [tenant_id, *line[7:10]])).fetchall():
+            answer.rejected += 1
+            room = _MAX_ERRORS - len(answer.errors)
+            answer.errors += [{"line": number, **error} for error in errors[:room]]
+            answer.errors_omitted += max(0, len(errors) - room)
+    return answer

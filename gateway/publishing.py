@@ -1,0 +1,224 @@
+"""The messages of one request: its rows parsed, checked and sent part by part, acknowledged together."""
+
+import asyncio
+import hashlib
+import re
+import time
+from itertools import chain
+from typing import Final
+
+from msgspec import Struct
+from starlette.requests import Request
+
+from gateway import parse
+from gateway.problems import Problem
+from producers.tenants import Tenant
+from schemas import codec, envelope, metrics, topics
+from schemas.envelope import ROWS_REJECTED
+from schemas.errors import Rejected, Unavailable
+from schemas.rows import Entity
+
+_MAX_ERRORS: Final = 1_000
+"""Row errors in one answer; `errors_omitted` counts the others."""
+_MAX_LINES: Final = 100_000
+"""Lines of a body; a short line costs a hundred times its bytes."""
+_KEPT_OF_ROW: Final = 10_000
+"""Characters kept of a refused row, and _KEPT_ERRORS of what is wrong with it."""
+_KEPT_ERRORS: Final = 20
+_TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+
+
+class Answer(Struct):
+    """What became of the rows of a request. `errors` are `{line, pointer, code, detail}`, several a row."""
+
+    event_ids: list[str]
+    accepted: int
+    rejected: int
+    errors: parse.RowErrors
+    errors_omitted: int
+
+
+class Body:
+    """The lines of a body, and what a resend is known by: the hash of all, and how many there are."""
+
+    def __init__(self, raw: bytes, *, single: bool = False, one_message: bool = False) -> None:
+        """Raises Problem: 400 for a body without rows, 413 for one with too many lines or more than `one_message`."""
+        if raw.count(b"\n") > _MAX_LINES:
+            raise Problem(413, "too_many_lines", f"a body may have {_MAX_LINES} lines; send smaller chunks")
+        self.hash = hashlib.sha256(raw).hexdigest()
+        self.lines = 1 if single else raw.rstrip().count(b"\n") + 1
+        parts = parse.parts_of(parse.lines_of(raw, single=single))
+        if (first := next(parts, None)) is None:
+            raise Problem(400, "empty_body", "the body has no rows; send NDJSON, one object a line")
+        if one_message and next(parts, None) is not None:
+            raise _not_one_message()
+        self.parts = chain([first], parts)
+
+
+class Publishing:
+    """Takes the parts of a body in order. Each message carries lines; all of them together cover the whole body."""
+
+    def __init__(
+        self,
+        request: Request,
+        tenant: Tenant,
+        entity: Entity,
+        origin: envelope.Request,
+        body_hash: str,
+        *,
+        dry: bool = False,
+        all_or_nothing: bool = False,
+    ) -> None:
+        self._state, self._tenant, self._entity, self._origin = request.state, tenant, entity, origin
+        self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
+        traceparent = request.headers.get("traceparent", "")
+        self._traceparent = traceparent.encode() if _TRACEPARENT.fullmatch(traceparent) else None
+        self._accepted_ms = time.time_ns() // 1_000_000
+        self._sent: list[asyncio.Future[int]] = []
+        self._answer = Answer([], 0, 0, [], 0)
+        self._last_line = 0
+
+    async def publish(self, body: Body) -> Answer:
+        """Send all parts and wait for their acknowledgement.
+
+        Raises Problem: 413 for what fits no message, 503 when the outcome is unknown.
+        """
+        for part in body.parts:
+            self._take(part)
+            await asyncio.sleep(0)  # a large body must not keep others waiting
+        await self._acknowledged()
+        verdicts = metrics.ROWS_RECEIVED
+        verdicts.labels(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
+        verdicts.labels(self._entity.name, "rejected").inc(self._answer.rejected)
+        return self._answer
+
+    def _take(self, part: list[parse.Line]) -> None:
+        """Parse a part and hand its rows to Kafka's client: the good ones, and the others with what is wrong."""
+        first, last = self._last_line + 1, part[-1][0]
+        self._last_line = last
+        rows, errors = parse.parse(self._entity, part, self._tenant.currency, self._state.settings.max_line_bytes)
+        good = rows if not (errors and self._all_or_nothing) else []
+        self._answer.accepted += len(good)
+        if good:
+            errors += self._send_rows(good, first, last)
+        self._answer.rejected += len(part) - len(rows)
+        room = _MAX_ERRORS - len(self._answer.errors)
+        self._answer.errors += errors[:room]
+        self._answer.errors_omitted += max(0, len(errors) - room)
+        if errors:
+            self._send_rejected(_rejected_rows(dict(part), errors), first, last)
+
+    def _send_rows(self, rows: list[codec.Record], first: int, last: int) -> parse.RowErrors:
+        """Send rows as one message, or as halves where their Avro form is larger than their JSON."""
+        value = codec.encode(self._entity.type, {"tenant_id": self._tenant.tenant_id, "rows": rows})
+        if len(value) <= topics.MAX_MESSAGE_BYTES:
+            event_id = self._send(self._entity.type, f"{first}-{last}", value, len(rows), first, last)
+            self._answer.event_ids.append(event_id)
+            return []
+        if self._all_or_nothing:
+            raise _not_one_message()
+        if len(rows) == 1:
+            self._answer.accepted -= 1
+            self._answer.rejected += 1
+            detail = f"one row may have {topics.MAX_MESSAGE_BYTES} bytes"
+            return [{"line": rows[0]["line"], "pointer": "", "code": "row_too_large", "detail": detail}]
+        half = len(rows) // 2
+        between = rows[half]["line"]
+        return self._send_rows(rows[:half], first, between - 1) + self._send_rows(rows[half:], between, last)
+
+    def _send_rejected(self, rejected: list[codec.Record], first: int, last: int) -> None:
+        """Publish what was refused, so that it can be shown again; it counts as no row."""
+        record = {"tenant_id": self._tenant.tenant_id, "entity": self._entity.name, "rejected": rejected}
+        value = codec.encode(ROWS_REJECTED, record)
+        if len(value) <= topics.MAX_MESSAGE_BYTES or len(rejected) == 1:
+            self._send(ROWS_REJECTED, f"rejected {first}-{last}", value, 0, first, last)
+            return
+        half = len(rejected) // 2
+        between = rejected[half]["line"]
+        self._send_rejected(rejected[:half], first, between - 1)
+        self._send_rejected(rejected[half:], between, last)
+
+    def _send(self, type_: str, part: str, value: bytes, rows: int, first: int, last: int) -> str:
+        tenant_id, settings, origin = self._tenant.tenant_id, self._state.settings, self._origin
+        event_id = envelope.event_id(settings.secret, tenant_id, origin.id, part)
+        if self._dry:
+            return event_id
+        headers = envelope.headers_of(
+            event_id=event_id,
+            type=type_,
+            source="gateway",
+            accepted_ms=self._accepted_ms,
+            rows=rows,
+            value=value,
+            traceparent=self._traceparent,
+            request=envelope.Request(origin.id, first, last, origin.total, origin.upload, origin.chunk),
+            body_hash=self._body_hash,
+        )
+        key = topics.partition_key(tenant_id)
+        try:
+            self._sent.append(self._state.producer.send(settings.named(topics.INGESTION), key, value, headers))
+        except Unavailable as exc:
+            raise unavailable(str(exc)) from exc
+        return event_id
+
+    async def _acknowledged(self) -> None:
+        for result in await asyncio.gather(*self._sent, return_exceptions=True):
+            if isinstance(result, Unavailable):
+                raise unavailable(str(result))
+            if isinstance(result, Rejected):
+                raise Problem(413, result.code, result.detail)
+            if isinstance(result, BaseException):
+                raise result
+
+
+async def publish_one(
+    request: Request, tenant_id: str, type_: str, origin: envelope.Request, record: codec.Record, content: str
+) -> None:
+    """Publish a message that carries no rows; `content` is what makes a second one the same. Errors as `publish`."""
+    state = request.state
+    value = codec.encode(type_, record)
+    headers = envelope.headers_of(
+        event_id=envelope.event_id(state.settings.secret, tenant_id, origin.id, "1-1"),
+        type=type_,
+        source="gateway",
+        accepted_ms=time.time_ns() // 1_000_000,
+        rows=0,
+        value=value,
+        traceparent=None,
+        request=origin,
+        body_hash=hashlib.sha256(content.encode()).hexdigest(),
+    )
+    try:
+        await state.producer.send(
+            state.settings.named(topics.INGESTION), topics.partition_key(tenant_id), value, headers
+        )
+    except Unavailable as exc:
+        raise unavailable(str(exc)) from exc
+
+
+def _rejected_rows(lines: dict[int, bytes], errors: parse.RowErrors) -> list[codec.Record]:
+    """Errors gathered a line, with the line's text, in the lines' order."""
+    rejected: dict[int, codec.Record] = {}
+    for error in sorted(errors, key=lambda error: error["line"]):
+        line = error["line"]
+        if line not in rejected:
+            text = lines[line][:_KEPT_OF_ROW].decode(errors="replace").replace("\x00", "�")
+            rejected[line] = {"line": line, "row": text, "errors": []}
+        if len(rejected[line]["errors"]) < _KEPT_ERRORS:
+            rejected[line]["errors"].append({name: error[name] for name in ("pointer", "code", "detail")})
+    return list(rejected.values())
+
+
+def _not_one_message() -> Problem:
+    limits = f"{topics.MAX_ROWS} rows and {topics.MAX_MESSAGE_BYTES} bytes"
+    return Problem(413, "too_many_rows", f"on_error=reject takes what fits one message: {limits}")
+
+
+def unavailable(why: str) -> Problem:
+    """For an outcome that is unknown."""
+    return Problem(
+        503,
+        "kafka_unavailable",
+        f"{why}. Whether it was taken is unknown: send it again with the same Idempotency-Key",
+        retry_after=2,
+    )

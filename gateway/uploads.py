@@ -1,0 +1,225 @@
+"""Resumable uploads: POST /uploads, PUT chunks in any order and again, POST complete; GET state and errors; DELETE.
+
+The token is signed and says all that a gateway must know, which writes no table: what it knows of an upload's progress
+it reads from the ledger, and what counts is ruled by log order in the streams (DESIGN §4.10).
+"""
+
+import time
+import uuid
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from gateway import bodies, idempotency, upload_state
+from gateway.idempotency import OtherBody
+from gateway.ingest import json_body
+from gateway.problems import Problem, json
+from gateway.publishing import Body, Publishing, publish_one, unavailable
+from gateway.tenants import api_key
+from gateway.upload_token import Token
+from producers.tenants import Tenant
+from schemas import envelope
+from schemas.rows import ENTITIES
+
+MAX_CHUNKS: Final = 1_000_000
+_LONGEST_S: Final = 3 * 86_400
+"""How long an upload may take; well within the seven days for which the streams remember it."""
+
+
+class Opening(Struct, forbid_unknown_fields=True):
+    """What POST /uploads takes."""
+
+    entity: Literal["customers", "products", "orders"]
+    name: Annotated[str, Meta(max_length=200)] | None = None
+    chunks: Annotated[int, Meta(ge=1, le=MAX_CHUNKS)] | None = None
+    expires_in_s: Annotated[int, Meta(ge=1, le=_LONGEST_S)] = _LONGEST_S
+
+
+class Completion(Struct, forbid_unknown_fields=True):
+    """What POST …/complete takes: how many chunks there are, numbered from 1."""
+
+    chunks: Annotated[int, Meta(ge=1, le=MAX_CHUNKS)]
+
+
+async def open_upload(request: Request) -> Response:
+    """201 with the token under which chunks come."""
+    key = request.state.idempotency_key = idempotency.key_of(request)
+    tenant = _tenant(request)
+    opening, body_hash = await json_body(request, tenant, Opening)
+    upload_id = envelope.request_id(tenant.tenant_id, "uploads", key)
+    headers = {"Idempotency-Key": key}
+    known = None
+    if idempotency.was_given(request):
+        known = await upload_state.known(request.state.database, tenant.tenant_id, upload_id)
+    if known is not None:
+        if (known.entity, known.name) != (opening.entity, opening.name):
+            raise OtherBody
+        token = Token(upload_id, known.entity, known.opened_us, known.expires_us)
+        headers["Idempotent-Replayed"] = "true"
+    else:
+        now_us = time.time_ns() // 1000
+        token = Token(upload_id, opening.entity, now_us, now_us + opening.expires_in_s * 1_000_000)
+        record = {
+            "tenant_id": tenant.tenant_id,
+            "upload_id": str(upload_id),
+            "entity": opening.entity,
+            "name": opening.name,
+            "chunks": opening.chunks,
+            "opened_at": token.opened_us,
+            "expires_at": token.expires_us,
+        }
+        await _publish(request, tenant, envelope.UPLOAD_OPENED, upload_id, record, body_hash)
+    said = {
+        "upload_id": str(upload_id),
+        "token": token.sign(request.state.settings.secret, tenant.tenant_id),
+        "entity": token.entity,
+        "state": "open",
+        "expires_at": upload_state.rfc3339(token.expires_us),
+        "max_chunk_bytes": request.state.settings.max_body_bytes,
+    }
+    return json(201, said, headers)
+
+
+async def put_chunk(request: Request) -> Response:
+    """202 with what became of the chunk's rows; the same chunk again gets the same answer."""
+    tenant = _tenant(request)
+    token = _token(request, tenant)
+    number = request.path_params["n"]
+    if not 1 <= number <= MAX_CHUNKS:
+        raise Problem(400, "bad_chunk_number", f"chunks are numbered from 1 to {MAX_CHUNKS}")
+    _must_run(token)
+    if not request.state.kafka.reachable:
+        raise unavailable("Kafka is away")
+    state, database = request.state, request.state.database
+    raw = await bodies.read(request, tenant.tenant_id, state.settings, state.inflight)
+    try:
+        body = Body(raw)
+        id_ = envelope.request_id(tenant.tenant_id, "uploads", f"{token.upload_id}/{number}")
+        origin = envelope.Request(id_, 1, body.lines, body.lines, token.upload_id, number)
+        headers = {}
+        try:
+            answer = await idempotency.first_answer(database, tenant.tenant_id, origin, body.hash)
+        except OtherBody as exc:
+            raise Problem(
+                409, "chunk_conflict", f"chunk {number} came with other content; a chunk never changes"
+            ) from exc
+        if answer is not None:
+            headers["Idempotent-Replayed"] = "true"
+        else:
+            known = await upload_state.known(database, tenant.tenant_id, token.upload_id)
+            if known is not None:
+                known.must_take(number)
+            publishing = Publishing(request, tenant, ENTITIES[token.entity], origin, body.hash)
+            answer = await publishing.publish(body)
+        return json(202, {"chunk": number, **msgspec.structs.asdict(answer)}, headers)
+    finally:
+        state.inflight.give_back(tenant.tenant_id, len(raw))
+
+
+async def complete_upload(request: Request) -> Response:
+    """202 with the upload's state: there are so many chunks and no others. Missing ones may still come."""
+    tenant = _tenant(request)
+    token = _token(request, tenant)
+    completion, _ = await json_body(request, tenant, Completion)
+    _must_run(token)
+    known = await upload_state.known(request.state.database, tenant.tenant_id, token.upload_id)
+    if known is not None:
+        known.must_complete(completion.chunks)
+    record = {
+        "tenant_id": tenant.tenant_id,
+        "upload_id": str(token.upload_id),
+        "chunks": completion.chunks,
+        "completed_at": time.time_ns() // 1000,
+    }
+    same = str(completion.chunks)
+    await _publish(request, tenant, envelope.UPLOAD_COMPLETED, token.upload_id, record, same, completion.chunks)
+    return await _state(request, tenant, token, 202, completed_with=completion.chunks)
+
+
+async def cancel_upload(request: Request) -> Response:
+    """202: no chunk counts from here on. What was applied stays."""
+    tenant = _tenant(request)
+    token = _token(request, tenant)
+    record = {
+        "tenant_id": tenant.tenant_id,
+        "upload_id": str(token.upload_id),
+        "cancelled_at": time.time_ns() // 1000,
+    }
+    await _publish(request, tenant, envelope.UPLOAD_CANCELLED, token.upload_id, record, "cancel")
+    return await _state(request, tenant, token, 202, cancelled=True)
+
+
+async def get_upload(request: Request) -> Response:
+    """State, chunks applied and missing, rows by outcome, and when it may be done."""
+    tenant = _tenant(request)
+    return await _state(request, tenant, _token(request, tenant), 200)
+
+
+async def get_errors(request: Request) -> Response:
+    """Every row of the upload that was refused, as NDJSON: chunk, line, code, pointer, detail and the row."""
+    tenant = _tenant(request)
+    token = _token(request, tenant)
+    pages = upload_state.errors(request.state.database, tenant.tenant_id, token.upload_id)
+    first = await anext(pages, b"")  # what fails, fails before the answer begins
+
+    async def lines() -> Any:
+        yield first
+        async for page in pages:
+            yield page
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+async def _state(
+    request: Request,
+    tenant: Tenant,
+    token: Token,
+    status: int,
+    *,
+    completed_with: int | None = None,
+    cancelled: bool = False,
+) -> Response:
+    """The state document; what this request has just said counts before the ledger knows it."""
+    database = request.state.database
+    state = await upload_state.read(database, tenant.tenant_id, token, completed_with, cancelled)
+    return json(status, state)
+
+
+async def _publish(
+    request: Request,
+    tenant: Tenant,
+    type_: str,
+    upload_id: uuid.UUID,
+    record: dict[str, Any],
+    content: str,
+    chunks: int = 0,
+) -> None:
+    """Publish one word about an upload; said twice with the same content, it counts once."""
+    id_ = envelope.request_id(tenant.tenant_id, type_, str(upload_id))
+    await publish_one(
+        request, tenant.tenant_id, type_, envelope.Request(id_, 1, 1, 1, upload_id, chunks), record, content
+    )
+
+
+def _tenant(request: Request) -> Tenant:
+    tenant: Tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    return tenant
+
+
+def _token(request: Request, tenant: Tenant) -> Token:
+    token = Token.read(request.state.settings.secret, tenant.tenant_id, request.path_params["token"])
+    if token is None:
+        raise Problem(
+            404, "unknown_upload", "this upload token was not made here, or is not whole; open an upload first"
+        )
+    return token
+
+
+def _must_run(token: Token) -> None:
+    if token.expired:
+        raise Problem(
+            410, "upload_expired", "the upload's time is over; what was applied stays. Open another for the rest"
+        )
