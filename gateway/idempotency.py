@@ -74,9 +74,7 @@ async def first_answer(database: Database, tenant_id: str, origin: envelope.Requ
             if not lines:
                 return None
             if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
-                raise Problem(
-                    422, "idempotency_key_reused", "this Idempotency-Key came with another body; use a new one"
-                )
+                raise OtherBody
             return await _answer(db, tenant_id, lines) if _whole(lines, origin.total) else None
     except Unavailable:
         return None

@@ -35,7 +35,7 @@ SELECT count(*) FROM ledger JOIN row_errors USING (tenant_id, topic, partition, 
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND stage = 'gateway'
 """
 _ERRORS: Final = """
-SELECT chunk, line, row_index, log_offset, code, pointer, detail, row_errors.errors, row
+SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row
 FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND (chunk, line, log_offset, row_index) > (%s, %s, %s, %s)
 ORDER BY chunk, line, log_offset, row_index LIMIT %s
