@@ -93,7 +93,7 @@ def resume_path(folder: Path | None, file: Path | None) -> Path:
 
 
 def progress_of(job: Job, source: Source, resume: ResumeFile | None, *, restart: bool) -> Progress:
-    """How far the upload is by the resume file, if one is kept. Raises Misconfigured when the file has changed since."""
+    """How far the upload is by the resume file, if one is kept. Raises Misconfigured when the file has changed."""
     key, file = f"{job.tenant_id}/{job.entity}", Fingerprint.of(job.path)
     if resume is None:
         return Progress(file, source.start)

@@ -205,7 +205,7 @@ class Upload:
             setattr(self.progress, field.name, getattr(fresh, field.name))
 
     def _skip(self, chunks: Chunks) -> None:
-        """Take applied chunks as acknowledged though their answer was lost; the caller knows that all rows were good."""
+        """Take applied chunks as acknowledged though their answers were lost; the caller knows that all was good."""
         listed = len(chunks.missing) == chunks.missing_count
         upto = chunks.applied + chunks.missing_count if listed else chunks.missing[-1]
         known = {*range(1, self.progress.place.number + 1), *self.progress.beyond, *chunks.missing}
