@@ -18,7 +18,7 @@ from rich.table import Table
 
 from deploy import bench as bench_
 from deploy import demo as demo_
-from deploy import operate
+from deploy import operate, tenants
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -37,7 +37,7 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
-app.add_typer(operate.tenants_app, name="tenants")
+app.add_typer(tenants.app, name="tenants")
 for command in (generate, ingest, operate.audit):
     app.command()(command)
 console = Console()

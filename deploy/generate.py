@@ -8,16 +8,15 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy.operate import bars
 from producers import datasets
 from producers.datasets import Written
 from producers.generate import PRESETS, Plan
 from schemas.errors import Rejected
 
 console = Console()
-errors = Console(stderr=True)
 
 
 def generate(
@@ -49,8 +48,7 @@ def generate(
 
 
 def _write(plan: Plan, directory: Path) -> list[Written]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+    with bars() as progress:
         bar = progress.add_task("rows", total=plan.total_rows)
         return datasets.write(plan, directory, lambda file, rows: progress.update(bar, description=file, advance=rows))
 

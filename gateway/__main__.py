@@ -28,12 +28,12 @@ def main() -> None:
             " Make one with: openssl rand -hex 32"
         )
     try:
+        app = create_app(settings)
         admin.verify(settings)
     except Misconfigured as exc:
         sys.exit(f"tillstream gateway: {exc}")
     except Unavailable as exc:
         logging.warning("%s; serving 503 until it does", exc)
-    app = create_app(settings)
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
     uvicorn.run(

@@ -15,12 +15,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import uploads
+from gateway import admin, uploads
 from gateway.bodies import Inflight
 from gateway.database import Database
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.problems import Problem, json, render
+from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.tenants import Registry
 from producers import Producer
 from schemas import metrics
@@ -39,10 +40,12 @@ class State(TypedDict):
     inflight: Inflight
     kafka: Reachability
     database: Database
+    limits: RateLimits
 
 
 def create_app(settings: Settings) -> Starlette:
-    """The ASGI application."""
+    """The ASGI application. Raises Misconfigured."""
+    limits = RateLimits(settings)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
@@ -56,6 +59,7 @@ def create_app(settings: Settings) -> Starlette:
                 inflight=Inflight(settings.max_inflight_bytes),
                 kafka=kafka,
                 database=database,
+                limits=limits,
             )
         await asyncio.to_thread(registry.stop)
 
@@ -68,6 +72,10 @@ def create_app(settings: Settings) -> Starlette:
             *_both(BASE + "/uploads/{token}/chunks/{n:int}", uploads.put_chunk, "PUT"),
             *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
             *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
+            *_both(admin.BASE, admin.Tenants),
+            *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
+            *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
+            *_both(admin.BASE + "/{tenant_id:str}/keys/{key_id:str}", admin.Key),
             *_both("/healthz", _healthz, "GET"),
             *_both("/readyz", _readyz, "GET"),
             *_both("/metrics", _metrics, "GET"),
@@ -79,14 +87,14 @@ def create_app(settings: Settings) -> Starlette:
             ClientDisconnect: _gone,
             Exception: _bug,
         },
-        middleware=[Middleware(Measured)],
+        middleware=[Middleware(Measured), Middleware(RateLimitHeaders)],
         lifespan=lifespan,
     )
 
 
-def _both(path: str, endpoint: Any, method: str) -> list[Route]:
-    """A route with and without its trailing slash."""
-    return [Route(path, endpoint, methods=[method]), Route(path + "/", endpoint, methods=[method])]
+def _both(path: str, endpoint: Any, *methods: str) -> list[Route]:
+    """A route with and without its trailing slash; an HTTPEndpoint knows its methods itself."""
+    return [Route(each, endpoint, methods=list(methods) or None) for each in (path, path + "/")]
 
 
 async def _healthz(request: Request) -> Response:

@@ -22,12 +22,16 @@ async def ingest(request: Request) -> Response:
     if entity is None:
         raise Problem(404, "not_found", f"there is nothing at this path; ingest takes {', '.join(ENTITIES)}")
     tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    if is_json(request):
+        await request.state.limits.take(request, tenant)
     all_or_nothing = _choice(request, "on_error", ("skip", "reject")) == "reject"
     dry = _choice(request, "validate_only", ("false", "true")) == "true"
     if not dry and not request.state.kafka.reachable:
         raise unavailable("Kafka is away")
     raw = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
+        if entity.name == "products" and is_json(request):
+            await request.state.limits.take_product(request, tenant, raw)
         body = Body(raw, single=is_json(request), one_message=all_or_nothing)
         id_ = envelope.request_id(tenant.tenant_id, f"ingest/{entity.name}", key)
         origin = envelope.Request(id_, 1, body.lines, body.lines)

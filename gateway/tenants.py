@@ -1,21 +1,25 @@
 """Who may come in: every gateway's own registry of tenants, read from the compacted topic; no database needed."""
 
+import asyncio
 import hmac
 import logging
-import threading
-import time
+from bisect import bisect_right
+from collections.abc import Mapping
+from typing import Final
 
-import confluent_kafka
 from starlette.requests import Request
 
 from gateway.problems import Problem
 from producers import tenants
-from producers.tenants import ApiKey, Tenant
+from producers.tenant import ApiKey, now
+from producers.tenants import Change, Follower, Tenant
 from schemas import metrics
-from schemas.errors import Undecodable
+from schemas.errors import Unavailable
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
+
+_CATCH_UP_S: Final = 5.0
 
 
 class Registry:
@@ -25,16 +29,44 @@ class Registry:
         self._settings = settings
         self._tenants: dict[str, Tenant] = {}
         self._by_hash: dict[bytes, str] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._follow, name="tenants", daemon=True)
-        self.loaded = threading.Event()
+        self._sorted: list[str] | None = None
+        self._follower = Follower(settings, self._apply)
+        self._changing = asyncio.Lock()
+        self.loaded = self._follower.loaded
+        self.start = self._follower.start
+        self.stop = self._follower.stop
 
-    def start(self) -> None:
-        self._thread.start()
+    def get(self, tenant_id: str) -> Tenant:
+        """The tenant. Raises Problem 404, or 503 while the topic is not read yet."""
+        if tenant := self._tenants.get(tenant_id):
+            return tenant
+        self._must_be_loaded()
+        raise Problem(404, "unknown_tenant", "the path names a tenant that does not exist; check its spelling")
 
-    def stop(self) -> None:
-        self._stopping.set()
-        self._thread.join()
+    def page(self, after: str, size: int) -> list[Tenant]:
+        """The next `size` tenants by id, of those behind `after`. Raises Problem 503 while they are not read."""
+        self._must_be_loaded()
+        if (ids := self._sorted) is None:
+            ids = self._sorted = sorted(self._tenants)
+        first = bisect_right(ids, after)
+        return [tenant for key in ids[first : first + size] if (tenant := self._tenants.get(key))]
+
+    async def change(self, tenant_id: str, to: Change) -> Tenant:
+        """Change a tenant, and return when that is in force here, or 5 s later if Kafka goes away just then.
+
+        Raises what `tenants.change` does.
+        """
+        async with self._changing:
+            tenant = await asyncio.to_thread(tenants.change, self._settings, tenant_id, to, self._all)
+            try:
+                await asyncio.to_thread(self._follower.catch_up, _CATCH_UP_S)
+            except Unavailable as exc:  # it is in the log all the same, and a key can be shown only now
+                log.warning("%s was changed; here not yet: %s", tenant_id, exc)
+        return tenant
+
+    def _all(self) -> Mapping[str, Tenant]:
+        self._follower.catch_up(_CATCH_UP_S)
+        return self._tenants
 
     def authenticate(self, tenant_id: str, key: str) -> Tenant:
         """The tenant whose live key this is. Raises Problem: 401, 403, 404, or 503 while the topic is not read yet."""
@@ -44,7 +76,7 @@ class Registry:
         if owner is None or entry is None:
             self._must_be_loaded()
             raise Problem(401, "invalid_key", "this API key is not known; check it for missing characters")
-        if entry.expires_at is not None and entry.expires_at <= time.time_ns() // 1000:
+        if entry.ended(now()):
             raise Problem(401, "revoked_key", f"API key {entry.key_id} was revoked or has expired; ask for a new one")
         if owner.tenant_id != tenant_id:
             if tenant_id not in self._tenants:
@@ -57,29 +89,14 @@ class Registry:
         if not self.loaded.is_set():
             raise Problem(503, "tenants_not_loaded", "the list of tenants is still being read", retry_after=1)
 
-    def _follow(self) -> None:
-        consumer = tenants.reader(self._settings)
-        while not self._stopping.is_set():
-            message = consumer.poll(0.2)
-            if message is None:
-                continue
-            if error := message.error():
-                if error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                    self.loaded.set()
-                else:
-                    log.warning("tenants: %s", error.str())
-                continue
-            try:
-                self._apply(message)
-            except Undecodable as exc:
-                log.error("tenants@%d ignored: %s", message.offset(), exc)
-        consumer.close()
-
-    def _apply(self, message: confluent_kafka.Message) -> None:
-        tenant_id = message.key().decode()
+    def _apply(self, tenant_id: str, after: Tenant | None) -> None:
         before = self._tenants.get(tenant_id)
-        tenants.apply(self._tenants, message)
-        after = self._tenants.get(tenant_id)
+        if after is None:
+            self._tenants.pop(tenant_id, None)
+        else:
+            self._tenants[tenant_id] = after
+        if before is None or after is None:
+            self._sorted = None
         # Add before removing: a request in between finds a key that both versions have.
         for key in after.keys if after else ():
             self._by_hash[key.sha256] = tenant_id

@@ -1,161 +1,280 @@
-"""Tenants and their API keys: messages on the compacted topic `tenants`, and the way to read and write them."""
+"""The compacted topic `tenants`: how every process follows it, and the one way to change a tenant.
 
-import hashlib
+A change reads a tenant, and writes it whole. Two at a time would lose one, and compaction keeps only the last record,
+so that readers could not tell. Writers therefore take turns: each change is a transaction under one transactional id,
+and beginning one fences every other (KIP-98). Who was fenced has written nothing, and begins again.
+"""
+
+import contextlib
+import logging
+import random
 import secrets
+import threading
 import time
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from itertools import count
 from typing import Final
 
 import confluent_kafka
-from msgspec import Struct
-from msgspec.structs import replace
+from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from producers.client import config
-from schemas import codec, envelope, topics
-from schemas.errors import Rejected, Unavailable
+from producers.tenant import (
+    TYPE,
+    ApiKey,
+    Limits,
+    Policies,
+    Tenant,
+    checked,
+    decode,
+    digest,
+    encode,
+    merged,
+    shown,
+    with_new_key,
+    with_revoked_key,
+    with_rotated_keys,
+)
+from schemas import envelope, topics
+from schemas.errors import Unavailable, Undecodable
 from schemas.settings import Settings
 
-TYPE: Final = "tillstream.tenant.v1"
+__all__ = [
+    "ApiKey", "Follower", "Limits", "Policies", "Tenant", "change", "change_all", "checked", "decode", "digest",
+    "encode", "merged", "put", "read_all", "shown", "with_new_key", "with_revoked_key", "with_rotated_keys",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+Change = Callable[[Tenant | None], Tenant]
+"""Makes the new state of a tenant of the present one, None for an unknown tenant; it may be called more than once."""
+Read = Callable[[], Mapping[str, Tenant]]
+"""All tenants, as of the call."""
+_WRITER: Final = "tenants-writer"
+"""The transactional id that all writers share."""
+_TRY_AGAIN: Final = {
+    KafkaError._FENCED,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.CONCURRENT_TRANSACTIONS,
+    KafkaError.UNKNOWN,  # what Kafka 4.3 says to a commit while another begins
+}
+"""Another writer came between; nothing was written, or a look will tell."""
+_unheard: Final = logging.getLogger(f"{__name__}.librdkafka")
+"""Where librdkafka says that it was fenced, which is no error here."""
+_unheard.addHandler(logging.NullHandler())
+_unheard.propagate = False
+_one_of_this_process: Final = threading.Lock()
+_TAKING_TURNS_S: Final = 30.0
 
 
-class ApiKey(Struct, frozen=True):
-    """What is kept of a key: never the key. Times in microseconds since 1970; no `expires_at` means no end."""
-
-    key_id: str
-    sha256: bytes
-    created_at: int
-    expires_at: int | None = None
-
-
-class Policies(Struct, frozen=True):
-    """TEMP"""
-
-    currencies: tuple[str, ...] = ()
-    order_totals: str = "exact"
-
-
-class Tenant(Struct, frozen=True):
-    """A merchant. `currency` is that of products that name none."""
-
-    tenant_id: str
-    name: str
-    currency: str = "EUR"
-    keys: tuple[ApiKey, ...] = ()
-    limits: dict[str, int] = {}
-    policies: Policies = Policies()
-
-
-def digest(key: str) -> bytes:
-    """SHA-256 of an API key. Keys have 256 random bits, so that a slow hash would add nothing."""
-    return hashlib.sha256(key.encode()).digest()
-
-
-def with_new_key(tenant: Tenant) -> tuple[Tenant, str]:
-    """The tenant with one more key, and that key: it can be shown now and never again."""
-    key = "ts_" + secrets.token_urlsafe(32)
-    entry = ApiKey(secrets.token_hex(6), digest(key), time.time_ns() // 1000)
-    return replace(tenant, keys=(*tenant.keys, entry)), key
-
-
-def with_revoked_key(tenant: Tenant, key_id: str) -> Tenant:
-    """The tenant with one key ended now; it stays listed, so that its holder is told why. Raises Rejected."""
-    if key_id not in {key.key_id for key in tenant.keys}:
-        raise Rejected("unknown_key", f"{tenant.tenant_id} has no key {key_id}")
-    now = time.time_ns() // 1000
-    keys = tuple(replace(key, expires_at=now) if key.key_id == key_id else key for key in tenant.keys)
-    return replace(tenant, keys=keys)
-
-
-def encode(tenant: Tenant) -> bytes:
-    """The value of a tenant's message."""
-    keys = [
-        {"key_id": k.key_id, "sha256": k.sha256, "created_at": k.created_at, "expires_at": k.expires_at}
-        for k in tenant.keys
-    ]
-    record = {"tenant_id": tenant.tenant_id, "name": tenant.name, "currency": tenant.currency, "keys": keys}
-    return codec.encode(TYPE, record)
-
-
-def decode(value: bytes) -> Tenant:
-    """Read a tenant's message; raises Undecodable."""
-    record = codec.decode(TYPE, value)
-    keys = tuple(ApiKey(**key) for key in record["keys"])
-    return Tenant(record["tenant_id"], record["name"], record["currency"], keys)
-
-
-def put(settings: Settings, tenants: list[Tenant]) -> None:
-    """Publish tenants, and return once Kafka has acknowledged them all. Raises Unavailable."""
+def put(settings: Settings, tenants: Iterable[Tenant]) -> None:
+    """Publish tenants that nobody else changes; return once Kafka has acknowledged. Raises Unavailable."""
     producer = confluent_kafka.Producer(config(settings) | {"log_level": 0})
     failed: list[str] = []
 
-    def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
+    def delivered(error: KafkaError | None, _: confluent_kafka.Message) -> None:
         if error is not None:
             failed.append(error.str())
 
     for tenant in tenants:
-        value = encode(tenant)
-        headers = envelope.headers_of(
-            event_id=secrets.token_hex(16),
-            type=TYPE,
-            source="admin",
-            accepted_ms=time.time_ns() // 1_000_000,
-            rows=1,
-            value=value,
-            traceparent=None,
-        )
-        producer.produce(
-            settings.named(topics.TENANTS),
-            value,
-            topics.partition_key(tenant.tenant_id),
-            headers=headers,
-            on_delivery=delivered,
-        )
+        _produce(producer, settings, tenant, delivered)
     left = producer.flush(settings.delivery_timeout_s + 1)
     if left or failed:
         raise Unavailable(f"Kafka did not take the tenants: {failed[0] if failed else 'no answer'}")
 
 
-def reader(settings: Settings) -> confluent_kafka.Consumer:
-    """A consumer over the whole topic; it reports each end it reaches as _PARTITION_EOF."""
-    consumer = confluent_kafka.Consumer(
-        {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
-            "group.id": "unused",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 100,
-            "log_level": 0,
+def change(settings: Settings, tenant_id: str, to: Change, read: Read | None = None) -> Tenant:
+    """As `change_all`, of one tenant; what it is now."""
+    return change_all(settings, {tenant_id: to}, read)[tenant_id]
+
+
+def change_all(
+    settings: Settings,
+    changes: Mapping[str, Change],
+    read: Read | None = None,
+    on_sent: Callable[[], None] = lambda: None,
+) -> dict[str, Tenant]:
+    """Change tenants, all or none, and return what they are now; no change that others make meanwhile is lost.
+
+    Raises Rejected for what a change rejects or `checked` does, and Unavailable when Kafka did not confirm (it may have
+    happened all the same) or others leave no gap.
+    """
+    deadline = time.monotonic() + _TAKING_TURNS_S
+    tried: dict[str, Tenant] = {}
+    with _one_of_this_process:
+        for attempt in count():
+            try:
+                producer = _begin(settings)
+                known = read() if read else read_all(settings)
+                if tried and all(known.get(tenant_id) == tenant for tenant_id, tenant in tried.items()):
+                    return tried  # it was committed; only the answer that said so was lost
+                tried = {tenant_id: checked(to(known.get(tenant_id))) for tenant_id, to in changes.items()}
+                producer.begin_transaction()
+                for tenant in tried.values():
+                    producer.poll(0)
+                    _produce(producer, settings, tenant)
+                    on_sent()
+                producer.commit_transaction(settings.delivery_timeout_s)
+                return tried
+            except KafkaException as exc:
+                error: KafkaError = exc.args[0]
+                if error.code() not in _TRY_AGAIN or time.monotonic() > deadline:
+                    raise Unavailable(f"Kafka did not take the change of tenants: {error.str()}") from exc
+            time.sleep(random.uniform(0, min(1.0, 0.04 * 2**attempt)))
+    raise AssertionError
+
+
+def _begin(settings: Settings) -> confluent_kafka.Producer:
+    """A producer whose commit fails once another has begun.
+
+    What was committed before is there to be read now, and what was not never will be.
+    """
+    producer = confluent_kafka.Producer(
+        config(settings)
+        | {
+            "transactional.id": settings.named(_WRITER),
+            "transaction.timeout.ms": 20_000,  # how long one that died hides the records after its own
+            "logger": _unheard,
         }
     )
-    consumer.assign(
-        [confluent_kafka.TopicPartition(settings.named(topics.TENANTS), 0, confluent_kafka.OFFSET_BEGINNING)]
+    _connect(producer, settings.named(topics.TENANTS), settings.delivery_timeout_s)
+    producer.init_transactions(settings.delivery_timeout_s)
+    return producer
+
+
+def _produce(
+    producer: confluent_kafka.Producer,
+    settings: Settings,
+    tenant: Tenant,
+    on_delivery: Callable[[KafkaError | None, confluent_kafka.Message], None] | None = None,
+) -> None:
+    value = encode(tenant)
+    headers = envelope.headers_of(
+        event_id=secrets.token_hex(16),
+        type=TYPE,
+        source="admin",
+        accepted_ms=time.time_ns() // 1_000_000,
+        rows=1,
+        value=value,
+        traceparent=None,
     )
-    return consumer
+    key = topics.partition_key(tenant.tenant_id)
+    producer.produce(settings.named(topics.TENANTS), value, key, headers=headers, on_delivery=on_delivery)
 
 
-def read_all(settings: Settings, within: float = 10.0) -> dict[str, Tenant]:
-    """Every tenant, by id. Raises Unavailable when the topic's end is not reached in time."""
+def read_all(settings: Settings, within: float = 30.0) -> dict[str, Tenant]:
+    """Every tenant, by id, as of the call. Raises Unavailable when the topic's end is not reached in time."""
     tenants: dict[str, Tenant] = {}
-    consumer, deadline = reader(settings), time.monotonic() + within
+
+    def apply(tenant_id: str, tenant: Tenant | None) -> None:
+        if tenant is None:
+            tenants.pop(tenant_id, None)
+        else:
+            tenants[tenant_id] = tenant
+
+    follower = Follower(settings, apply)
+    follower.start()
     try:
-        while time.monotonic() < deadline:
-            message = consumer.poll(1.0)
-            if message is None:
-                continue
-            if message.error() is None:
-                apply(tenants, message)
-            elif message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF:
-                return tenants
+        if follower.loaded.wait(within):
+            return tenants
     finally:
-        consumer.close()
+        follower.stop()
     raise Unavailable(f"topic {topics.TENANTS} was not read to its end within {within:.0f} s; is Kafka up?")
 
 
-def apply(tenants: dict[str, Tenant], message: confluent_kafka.Message) -> None:
-    """Fold one message of the topic: a value replaces the tenant, a tombstone removes it."""
-    tenant_id, value = message.key().decode(), message.value()
-    if value is None:
-        tenants.pop(tenant_id, None)
-    else:
-        tenants[tenant_id] = decode(value)
+class Follower:
+    """Follows the topic from its beginning, in a thread of its own, until stopped.
+
+    Calls `apply(tenant_id, tenant)` in the order of the log, from that thread; None for a tenant that is no more.
+    `loaded` is set when it has been at the topic's end for the first time: only then is an unknown tenant unknown.
+    `position` is the offset below which everything is applied. A record that cannot be read is logged and left out.
+    """
+
+    def __init__(self, settings: Settings, apply: Callable[[str, Tenant | None], None]) -> None:
+        self._settings = settings
+        self._apply = apply
+        self._topic = TopicPartition(settings.named(topics.TENANTS), 0, confluent_kafka.OFFSET_BEGINNING)
+        self._stopping = threading.Event()
+        self._moved = threading.Condition()
+        self._thread = threading.Thread(target=self._follow, name="tenants", daemon=True)
+        self.loaded = threading.Event()
+        self.position = 0
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self._settings.kafka_bootstrap_servers, "log_level": 0})
+
+    def start(self) -> None:
+        """Begin to follow; it waits while Kafka is away."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when the thread has ended."""
+        self._stopping.set()
+        self._thread.join()
+
+    def catch_up(self, within: float) -> None:
+        """Wait until all that was written before the call is applied. Raises Unavailable."""
+        try:
+            # Asked by another client than the consumer, whose connection is busy waiting for records.
+            asked = self._admin.list_offsets(
+                {self._topic: OffsetSpec.latest()},
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=within,
+            )
+            end = asked[self._topic].result(within).offset
+        except (KafkaException, TimeoutError) as exc:
+            raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends; is it up?") from exc
+        with self._moved:
+            if not self._moved.wait_for(lambda: self.position >= end, within):
+                raise Unavailable(f"topic {topics.TENANTS} was not read to its end within {within:.0f} s")
+
+    def _follow(self) -> None:
+        consumer = confluent_kafka.Consumer(
+            {
+                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 50,
+                "log_level": 0,
+            }
+        )
+        _connect(consumer, self._topic.topic, 1)
+        consumer.assign([self._topic])
+        while not self._stopping.is_set():
+            message = consumer.poll(0.1)
+            if message is None:
+                continue
+            if (error := message.error()) is None:
+                self._take(message)
+                self._move(message.offset() + 1)
+            elif error.code() == KafkaError._PARTITION_EOF:
+                self._move(message.offset())  # past the markers of transactions, which are never handed out
+                self.loaded.set()
+            else:
+                log.warning("tenants: %s", error.str())
+        consumer.close()
+
+    def _take(self, message: confluent_kafka.Message) -> None:
+        try:
+            tenant_id, value = (message.key() or b"").decode(), message.value()
+            self._apply(tenant_id, None if value is None else decode(value))
+        except (Undecodable, UnicodeDecodeError) as exc:
+            log.error("tenants@%d ignored: %s", message.offset(), exc)
+
+    def _move(self, position: int) -> None:
+        with self._moved:
+            self.position = position
+            self._moved.notify_all()
+
+
+def _connect(client: confluent_kafka.Producer | confluent_kafka.Consumer, topic: str, within: float) -> None:
+    """Have a connection before the first request needs it, which librdkafka would put off by 0.5 s. Never raises."""
+    with contextlib.suppress(KafkaException):
+        client.list_topics(topic, timeout=within)

@@ -14,14 +14,17 @@ Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
 _LONG: Final = 1 << 64
 
 
+_BITS14: Final = (1 << 14) - 1
+_INNER: Final = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(1 << 14)]
+_LAST: Final = [bytes((n & 127 | 128, n >> 7)) for n in range(1 << 14)]
+"""Two coded bytes of a long, in its middle and at its end."""
+
+
 def zigzag(n: int) -> bytes:
     """A long in Avro's variable-length zig-zag coding."""
     n = (n << 1) ^ (n >> 63)
     if 1 << 49 <= n < 1 << 56:  # microseconds from 1979 to 3111: 8 bytes
-        return bytes((
-            n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21 & 127 | 128,
-            n >> 28 & 127 | 128, n >> 35 & 127 | 128, n >> 42 & 127 | 128, n >> 49,
-        ))  # fmt: skip
+        return _INNER[n & _BITS14] + _INNER[n >> 14 & _BITS14] + _INNER[n >> 28 & _BITS14] + _LAST[n >> 42]
     out = bytearray()
     while n > 127:
         out.append(n & 127 | 128)
@@ -38,6 +41,12 @@ class _Zigzags(dict[int, bytes]):
 
 
 _ZIGZAGS: Final = _Zigzags({n: zigzag(n) for n in range(4_096)})
+
+
+def _text(value: str) -> bytes:
+    """A string of an array, with its length before it."""
+    raw = value.encode()
+    return _ZIGZAGS[len(raw)] + raw
 
 
 def _more(data: bytes, first: int, at: int) -> tuple[int, int]:
@@ -98,9 +107,12 @@ def _write(lines: list[str], pieces: list[str], kind: Any, value: str, name: str
             lines += [f"    {line}" for line in inner_lines if line != f"{name} = {name}"]
             lines.append(f"    {name} = b'\\2' + {' + '.join(inner_pieces)}")
             pieces.append(name)
-        case {"type": "array", "items": {"type": "record", "name": item}}:
+        case {"type": "record", "name": record}:
+            pieces.append(f"sub_{record}({value})")
+        case {"type": "array", "items": items}:
+            each = "text" if items == "string" else f"sub_{items['name']}"
             lines += [f"{name} = {value}"]
-            pieces.append(f"z[len({name})] + b''.join(map(sub_{item}, {name})) + b'\\0' if {name} else b'\\0'")
+            pieces.append(f"z[len({name})] + b''.join(map({each}, {name})) + b'\\0' if {name} else b'\\0'")
         case {"type": "enum", "symbols": list(symbols)}:
             pieces.append(f"z[{symbols!r}.index({value})]")
         case _:
@@ -144,11 +156,15 @@ def _read(lines: list[str], kind: Any, name: str) -> None:
             lines += ["n = b[p]; p += 1", f"if n == 0: {name} = None", "elif n == 2:"]
             lines += [f"    {line}" for line in inner_lines]
             lines += ["else: raise ValueError('no such branch of a union')"]
-        case {"type": "array", "items": {"type": "record", "name": item}}:
+        case {"type": "record", "name": record}:
+            lines += [f"{name}, p = sub_{record}(b, p)"]
+        case {"type": "array", "items": items}:
+            item_lines: list[str] = []
+            _read(item_lines, items, "item")
             lines += [f"{name} = []", "while True:", *(f"    {line}" for line in _LENGTH), "    if n == 0: break"]
             lines += ["    if n & 1:", "        n = (n + 1) & ~1", "        m = b[p]; p += 1"]
             lines += ["        if m > 127: m, p = more(b, m, p)", "    for _ in range(n >> 1):"]
-            lines += [f"        item, p = sub_{item}(b, p)", f"        {name}.append(item)"]
+            lines += [*(f"        {line}" for line in item_lines), f"        {name}.append(item)"]
         case {"type": "enum", "symbols": list(symbols)}:
             lines += [*_LENGTH, f"{name} = {symbols!r}[n >> 1]"]
         case _:
@@ -157,10 +173,12 @@ def _read(lines: list[str], kind: Any, name: str) -> None:
 
 def _compiled(schema: dict[str, Any], source: list[str], name: str, compile_: Callable[[Any], Any]) -> Any:
     """Run the source, with what it refers to: the coded longs, and the functions of nested records."""
-    scope: dict[str, Any] = {"z": _ZIGZAGS, "more": _more, "length": _length}
+    scope: dict[str, Any] = {"z": _ZIGZAGS, "text": _text, "more": _more, "length": _length}
     for field in schema["fields"]:
-        if isinstance(field["type"], dict) and field["type"].get("type") == "array":
-            items = field["type"]["items"]
-            scope[f"sub_{items['name']}"] = compile_(items)
+        match field["type"]:
+            case {"type": "record"} as nested:
+                scope[f"sub_{nested['name']}"] = compile_(nested)
+            case {"type": "array", "items": {"type": "record"} as nested}:
+                scope[f"sub_{nested['name']}"] = compile_(nested)
     exec("\n".join(source), scope)  # made above from schemas that this package ships, from nothing else
     return scope[name]

@@ -15,6 +15,10 @@ REQUESTS = Counter("tillstream_requests_total", "HTTP requests answered.", ["rou
 REQUEST_SECONDS = Histogram("tillstream_request_seconds", "Time to answer a request.", ["route"], buckets=_SECONDS)
 ROWS_RECEIVED = Counter("tillstream_rows_received_total", "Rows by the gateway's verdict.", ["entity", "verdict"])
 INFLIGHT_BYTES = Gauge("tillstream_inflight_bytes", "Bytes of request bodies held now.")
+RATE_LIMITED = Counter("tillstream_rate_limited_total", "Requests refused with 429.", ["policy"])
+RATE_LIMIT_UNCHECKED = Counter(
+    "tillstream_rate_limit_unchecked_total", "Counts left out because the shared store of rate limits was away."
+)
 TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 
 # every producer

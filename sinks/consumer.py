@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from producers import tenants
 from producers.client import config
+from producers.tenants import Follower, Policies, Tenant
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Misconfigured, Unavailable, Undecodable
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
+_CATCH_UP_S: Final = 60.0
+_NO_POLICIES: Final = Policies()
 _LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
 _MAX_BATCH_BYTES: Final = 8_000_000
@@ -57,7 +60,8 @@ class Sink:
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
-        self._policies = lambda tenant_id: tenants.Policies()  # TEMP
+        self._policies: dict[str, Policies] = {}
+        self._follower = Follower(settings, self._follow)
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -70,6 +74,8 @@ class Sink:
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
         self._topic_ids = offsets.topic_ids(self._admin, self._topics)
+        self._follower.start()
+        self._follower.catch_up(_CATCH_UP_S)  # no row is judged before its tenant's policies are known
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
@@ -88,8 +94,19 @@ class Sink:
         finally:
             self._writer.shutdown()
             self._consumer.close()
+            self._follower.stop()
             if self._db is not None:
                 self._db.close()
+
+    def _follow(self, tenant_id: str, tenant: Tenant | None) -> None:
+        if tenant is None:
+            self._policies.pop(tenant_id, None)
+        else:
+            self._policies[tenant_id] = tenant.policies
+
+    def _policy(self, tenant_id: str) -> Policies:
+        """A direct producer may send for a tenant that nobody has made yet."""
+        return self._policies.get(tenant_id, _NO_POLICIES)
 
     def stop(self) -> None:
         """Finish the batch at hand, then return from `run`."""
@@ -201,7 +218,7 @@ class Sink:
                 case self._tenants:
                     batch.tenants += _tenant(record, at)
                 case _:
-                    message = prepare(record.key(), record.value(), record.headers(), at, self._policies)
+                    message = prepare(record.key(), record.value(), record.headers(), at, self._policy)
                     if message.refused is not None:
                         self._dead_letter(record, message, at)
                     batch.messages.append(message)

@@ -6,7 +6,7 @@ there.
 
 from producers.tenants import Policies
 from schemas import codec
-from schemas.currencies import ISO_4217
+from schemas.currencies import CURRENCIES
 
 Fault = tuple[str, str, str]
 """JSON pointer (RFC 6901), code, detail."""
@@ -18,7 +18,7 @@ def faults(entity: str, row: codec.Record, policies: Policies) -> list[Fault]:
         return []
     wrong = []
     currency = row["currency"]
-    if currency not in ISO_4217:
+    if currency not in CURRENCIES:
         wrong.append(("/currency", "unknown_currency", f"{currency!r} is no ISO 4217 code"))
     elif policies.currencies and currency not in policies.currencies:
         allowed = ", ".join(policies.currencies)
