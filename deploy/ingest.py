@@ -26,6 +26,8 @@ from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.rows import ENTITIES
 
 console = Console()
+if not console.is_terminal:
+    console.width = 160  # of a file; a table would be broken to fit 80
 errors = Console(stderr=True)
 _TENANTS_AT_A_TIME: Final = 64
 _SAVE_S: Final = 1.0
@@ -184,7 +186,7 @@ def _report(uploads: list[Upload], view: View, stopped: int, *, waited: bool, as
         print(json.dumps([as_document(upload) for upload in uploads]))  # noqa: T201
     elif not stopped:
         if waited or len(uploads) > 1:
-            console.print(closing(uploads, waited=waited))
+            console.print(closing(uploads, view.seconds, waited=waited))
         console.print(f"accepted {accepted:,}, rejected {rejected:,}", highlight=False)
     view.hint(uploads)
     failures = [upload.failure for upload in uploads if upload.failure is not None]

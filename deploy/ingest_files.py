@@ -11,7 +11,7 @@ from typing import Final
 
 from producers.chunks import Ndjson, Source
 from producers.csv_rows import Csv
-from producers.resume import Fingerprint, Progress, ResumeFile
+from producers.resume import Fingerprint, Progress, ResumeFile, begun
 from schemas.errors import Misconfigured
 from schemas.rows import ENTITIES
 
@@ -96,16 +96,16 @@ def progress_of(job: Job, source: Source, resume: ResumeFile | None, *, restart:
     """How far the upload is by the resume file, if one is kept. Raises Misconfigured when the file has changed."""
     key, file = f"{job.tenant_id}/{job.entity}", Fingerprint.of(job.path)
     if resume is None:
-        return Progress(file, source.start)
+        return begun(file, source.start)
     known = resume.contents.uploads.get(key)
     if known is not None and known.file != file and not restart:
-        begun = "was sent" if known.completed else "is sent in part"
+        since = "it was sent" if known.completed else "a part of it was sent"
         raise Misconfigured(
-            f"{job.path} has changed since it {begun}. --restart sends it as it is now (it alone with --tenant-id"
+            f"{job.path} has changed since {since}. --restart sends it as it is now (it alone with --tenant-id"
             " and --entity too); rows that are there already are recognised, not doubled"
         )
     if known is None or restart:
-        known = resume.contents.uploads[key] = Progress(file, source.start)
+        known = resume.contents.uploads[key] = begun(file, source.start)
     return known
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -47,6 +48,11 @@ class View:
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         self._progress.stop()
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return time.monotonic() - self._started
 
     def began(self, upload: Upload) -> None:
         """A bar from where the upload goes on."""
@@ -106,27 +112,36 @@ class View:
         self._hidden += len(answer.errors[room:]) + answer.errors_omitted
 
     def _summary(self) -> str:
-        seconds = time.monotonic() - self._started
         percent = 100 * self._done / max(1, self._total)
-        rate = (self._accepted + self._rejected) / seconds
+        rate = (self._accepted + self._rejected) / self.seconds
         return f"{percent:.0f} %: {self._accepted:,} rows accepted, {self._rejected:,} rejected, {rate:,.0f} rows/s"
 
     def _say(self, text: str) -> None:
         self._err.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def closing(uploads: Sequence[Upload], *, waited: bool) -> Table:
-    """A line an upload: rows of all runs, time and speed of this one."""
+def closing(uploads: Sequence[Upload], seconds: float, *, waited: bool) -> Table:
+    """A line an upload, and their sum: rows of all runs, time and speed of this one."""
     names = ["tenant", "entity", "rows", "accepted", "rejected"]
-    names += ["applied", "superseded", "duplicate", "refused later"] if waited else []
-    table = Table(*names, "time", "rows/s", "", box=None, padding=(0, 2, 0, 0))
+    names += ["applied", "superseded", "duplicate"] if waited else []
+    names += ["refused later"] if any(_numbers(upload).get("refused later") for upload in uploads) else []
+    table = Table(*names, "time", "rows/s", "", box=None, padding=(0, 2, 0, 0), collapse_padding=True)
     for column in table.columns[2:-1]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for upload in uploads:
         numbers = _numbers(upload)
         cells = [f"{numbers[name]:,}" if name in numbers else "" for name in names[2:]]
         rate = f"{upload.sent_rows / upload.seconds:,.0f}" if upload.sent_rows else ""
-        table.add_row(upload.tenant_id, upload.entity, *cells, f"{upload.seconds:.1f} s", rate, outcome(upload))
+        table.add_row(
+            upload.tenant_id, upload.entity, *cells, f"{upload.seconds:.1f} s", rate, outcome(upload).replace("_", " ")
+        )
+    if len(uploads) > 1:
+        table.add_section()
+        sums = Counter[str]()
+        for upload in uploads:
+            sums.update(_numbers(upload))
+        rate = f"{sum(upload.sent_rows for upload in uploads) / seconds:,.0f}"
+        table.add_row("all", "", *(f"{sums[name]:,}" for name in names[2:]), f"{seconds:.1f} s", rate, "")
     return table
 
 
@@ -134,7 +149,9 @@ def outcome(upload: Upload) -> str:
     """In a word: the upload's state where it is known."""
     if upload.failure is not None:
         return "failed"
-    return upload.state.state if upload.state is not None else "sent" if upload.progress.completed else ""
+    if upload.state is not None:
+        return upload.state.state
+    return "sent" if upload.progress.completed else "not sent"
 
 
 def as_document(upload: Upload) -> dict[str, Any]:

@@ -6,6 +6,7 @@ or the new one, and what was acknowledged since is sent again, which the gateway
 
 import hashlib
 import os
+import secrets
 from pathlib import Path
 from typing import Final
 
@@ -40,6 +41,8 @@ class Progress(Struct):
 
     file: Fingerprint
     place: Place
+    key: str
+    """Idempotency-Key of its opening. It is kept before that, so that a kill in between opens no second upload."""
     limits: Limits = Limits()
     token: str = ""
     upload_id: str = ""
@@ -49,6 +52,11 @@ class Progress(Struct):
     chunks: int = 0
     """How many there are, once all are acknowledged."""
     completed: bool = False
+
+
+def begun(file: Fingerprint, place: Place) -> Progress:
+    """The progress of a file of which nothing was sent."""
+    return Progress(file, place, secrets.token_urlsafe(18))
 
 
 class Acknowledged:

@@ -1,7 +1,6 @@
 """Resumable uploads, as a client: files to chunks to the gateway, each once, whatever ends the run and when."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
@@ -167,7 +166,7 @@ class Upload:
         return said
 
     async def _open(self) -> None:
-        key = secrets.token_urlsafe(18)  # the same for each attempt, so that one upload is opened
+        key = self.progress.key
         wanted = {"entity": self.entity, "name": self.source.path.name[:200]}
         said = accepted(
             await self._gateway.call("POST", f"{self._base}/uploads", self._auth, wanted, Idempotency_Key=key)
@@ -200,7 +199,8 @@ class Upload:
 
     def _anew(self, why: str) -> None:
         self._watch.note(self, f"{why}: it is sent anew")
-        fresh = Progress(self.progress.file, self.source.start)
+        # The key follows from the one before: a run that is killed here opens the same upload again.
+        fresh = Progress(self.progress.file, self.source.start, self.progress.key + "+")
         for field in msgspec.structs.fields(fresh):  # in place, since the resume file holds it
             setattr(self.progress, field.name, getattr(fresh, field.name))
 

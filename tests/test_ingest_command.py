@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import secrets
 import signal
 import stat
 import subprocess
@@ -94,17 +95,42 @@ def test_a_folder_of_two_tenants_is_ingested_and_a_second_run_sends_nothing(pipe
     assert puts(pipeline) == before
 
 
+def test_with_the_admin_token_tenants_and_keys_are_made_once(pipeline: Pipeline, tmp_path: Path) -> None:
+    tenant = f"made-{secrets.token_hex(4)}"
+    (tmp_path / tenant).mkdir()
+    (tmp_path / tenant / "orders.ndjson").write_bytes(b"".join(generate.orders(Plan(1, 5, 20), 0)))
+    (tmp_path / "tenants.csv").write_text(f"tenant_id,name,currency\n{tenant},Möbel & Co,CHF\n", encoding="utf-8")
+    admin = {"Authorization": f"Bearer {pipeline.settings.admin_token}"}
+    path = f"/api/v1/admin/tenants/{tenant}"
+
+    def run(*arguments: str) -> list[str]:
+        """Ingest; the ids of the tenant's keys that have not ended."""
+        where = ("--gateway-url", str(pipeline.http.base_url))
+        done = pipeline.cli("ingest", "--data-dir", str(tmp_path), *where, "--wait", *arguments)
+        assert done.returncode == 0, done.stderr
+        known = pipeline.http.get(path, headers=admin).json()
+        assert (known["name"], known["currency"]) == ("Möbel & Co", "CHF")
+        return [key["key_id"] for key in known["keys"] if not key["expires_at"]]
+
+    [first] = run()
+    assert run("--restart") == [first]
+    assert pipeline.http.delete(f"{path}/keys/{first}", headers=admin).status_code == 200
+    [second] = run("--restart")
+    assert second != first
+    assert pipeline.sql("SELECT count(*) FROM orders WHERE tenant_id = %s", tenant) == [(20,)]
+
+
 def test_killed_again_and_again_it_goes_on_and_doubles_nothing(pipeline: Pipeline, tmp_path: Path) -> None:
     shop = Merchant(pipeline, tmp_path, Plan(1, 2_000, 60_000))
     before = puts(pipeline)
     kills = 0
-    for chunks in (1, 20, 45):
+    for chunks in (1, 2, 20, 45):
         process = shop.start("--concurrency", "2")
         eventually(functools.partial(lambda most: puts(pipeline) - before >= most, chunks))
         kills += process.poll() is None
         process.kill()
         process.communicate()
-    assert kills == 3
+    assert kills == 4
     assert 0 < puts(pipeline) - before < 77
     out, _ = shop.run("--wait", "--json")
     said = json.loads(out)
@@ -114,6 +140,11 @@ def test_killed_again_and_again_it_goes_on_and_doubles_nothing(pipeline: Pipelin
     assert [shop.count(table) for table in ENTITIES] == [15_000, 2_000, 60_000]
     assert pipeline.sql("SELECT count(*), sum(revision) FROM orders WHERE tenant_id = %s", shop.tenant) == [(60_000, 0)]
     assert 77 <= puts(pipeline) - before < 130
+    # Not even a chunk of the first moments went under a second upload.
+    applied = pipeline.sql(
+        "SELECT sum(applied), count(DISTINCT upload_id) FROM ledger WHERE tenant_id = %s", shop.tenant
+    )
+    assert applied == [(77_000, 3)]
 
 
 def test_a_gateway_that_restarts_in_the_middle_costs_nothing(own_pipeline: Pipeline, tmp_path: Path) -> None:
@@ -147,7 +178,7 @@ def test_stopped_by_a_signal_it_saves_and_says_how_to_go_on(
     acknowledged = sum(u["place"]["number"] + len(u["beyond"]) for u in shop.resume["uploads"].values())
     assert first - 2 <= acknowledged <= first
     shop.run("--wait")
-    assert first + 51 - acknowledged == puts(pipeline) - before
+    assert 51 <= puts(pipeline) - before <= 51 + first - acknowledged
     assert shop.count("orders") == 40_000
 
 
@@ -163,7 +194,7 @@ def test_bad_rows_are_shown_with_the_files_line_numbers(pipeline: Pipeline, tmp_
     assert f"{shop.tenant}/orders.ndjson:2400: /total_amount: too_many_decimals" in out
     assert f"{shop.tenant}/orders.ndjson:2990: /order_date: " in out
     assert "accepted 3,757, rejected 3" in out
-    assert "partially_completed" in out
+    assert "partially completed" in out
     assert "/errors" in err
     assert shop.count("orders") == 2_997
     kept = json.loads((tmp_path / ".tillstream-ingest.json").read_text())["uploads"][f"{shop.tenant}/orders"]
@@ -267,7 +298,7 @@ def test_it_gives_up_with_75_and_the_next_run_goes_on(pipeline: Pipeline, tmp_pa
         (["{file}"], "one FILE needs --tenant-id and --entity"),
         (["{file}", "--tenant-id", "acme", "--entity", "invoices"], "--entity takes customers, products, orders"),
         (["{file}", "--tenant-id", "acme", "--entity", "orders", "--gateway-url", "nowhere:1"], "no address"),
-        (["{file}", "--tenant-id", "acme", "--entity", "orders", "--api-key", "wrong"], "unknown_tenant"),
+        (["{file}", "--tenant-id", "acme", "--entity", "orders", "--api-key", "wrong"], "invalid_key"),
         (["{file}.none", "--tenant-id", "acme", "--entity", "orders"], "is no file"),
         (["--data-dir", "{empty}", "--api-key", "x"], "no tenants.csv"),
     ],

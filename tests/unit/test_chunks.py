@@ -1,5 +1,8 @@
 """Chunks are whole rows, cover the file, and are cut the same way from any of their ends."""
 
+import csv
+import json
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -43,6 +46,22 @@ def test_a_file_without_line_ends_says_what_ndjson_is(tmp_path: Path) -> None:
         list(Ndjson(path).chunks(Limits(), Place()))
 
 
+@pytest.mark.parametrize("name", ["orders.ndjson", "orders.csv"])
+def test_a_large_file_is_never_held(tmp_path: Path, name: str) -> None:
+    path, line = tmp_path / name, b"A-1,1.00,EUR,paid,2026-01-01T00:00:00Z," + b"x" * 200 + b"\n"
+    head = b"external_order_id,total_amount,currency,order_status,order_date,note\n"
+    with path.open("wb") as file:
+        file.write(head)
+        file.writelines(line * 1_000 for _ in range(150))
+    source = Csv(path, ENTITIES["orders"]) if name.endswith("csv") else Ndjson(path)
+    tracemalloc.start()
+    rows = sum(source.body(chunk).count(b"\n") for chunk in source.chunks(Limits(), source.start))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert rows == 150_000 + name.endswith("ndjson")
+    assert peak < 5_000_000 < path.stat().st_size / 7
+
+
 CELLS = st.lists(
     st.tuples(st.text(alphabet='ab,;"\n\r \té', min_size=1, max_size=8), st.text(alphabet="xyz\n", max_size=5)),
     min_size=1, max_size=25,
@@ -54,9 +73,6 @@ CELLS = st.lists(
 def test_csv_with_any_cells_is_cut_between_rows(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], most: int
 ) -> None:
-    import csv
-    import json
-
     path = tmp_path_factory.mktemp("cut") / "x.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)

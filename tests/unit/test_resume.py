@@ -9,7 +9,7 @@ import pytest
 
 from producers.chunks import Chunk, Place
 from producers.http import Answer
-from producers.resume import Acknowledged, Fingerprint, Progress, ResumeFile
+from producers.resume import Acknowledged, Fingerprint, Progress, ResumeFile, begun
 from schemas.errors import Misconfigured
 
 FILE = Fingerprint("x.ndjson", 1, 1, "")
@@ -18,7 +18,7 @@ FILE = Fingerprint("x.ndjson", 1, 1, "")
 def test_acknowledgements_in_any_order_move_the_place_over_whole_runs() -> None:
     chunks = [Chunk(n, 10 * n - 10, n, 10, 1, 1) for n in range(1, 60)]
     random.Random(3).shuffle(chunks)
-    progress = Progress(FILE, Place())
+    progress = begun(FILE, Place())
     acknowledged = Acknowledged(progress)
     for count, chunk in enumerate(chunks, 1):
         acknowledged.add(chunk, Answer(1, 0, [], []))
@@ -31,7 +31,7 @@ def test_acknowledgements_in_any_order_move_the_place_over_whole_runs() -> None:
 
 
 def test_a_later_run_passes_by_what_is_acknowledged() -> None:
-    progress = Progress(FILE, Place(2, 20, 3), beyond=[4, 5], accepted=4)
+    progress = Progress(FILE, Place(2, 20, 3), "k", beyond=[4, 5], accepted=4)
     acknowledged = Acknowledged(progress)
     assert [n in acknowledged for n in (3, 4, 5, 6)] == [False, True, True, False]
     for number in (4, 5):
@@ -47,7 +47,7 @@ def test_the_file_is_private_and_comes_back(tmp_path: Path) -> None:
     resume.save()
     assert not path.exists()
     resume.contents.keys["acme"] = "ts_x"
-    resume.contents.uploads["acme/orders"] = Progress(FILE, Place(1, 2, 3), token="t", beyond=[7])
+    resume.contents.uploads["acme/orders"] = Progress(FILE, Place(1, 2, 3), "k", token="t", beyond=[7])
     resume.save()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [each.name for each in tmp_path.iterdir()] == ["resume.json"]
