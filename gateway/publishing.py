@@ -108,9 +108,9 @@ class Publishing:
         if errors:
             self._send_rejected(_rejected_rows(dict(part), errors), first, last)
 
-    def _send_rows(self, rows: list[codec.Record], first: int, last: int) -> parse.RowErrors:
+    def _send_rows(self, rows: list[parse.Row], first: int, last: int) -> parse.RowErrors:
         """Send rows as one message, or as halves where their Avro form is larger than their JSON."""
-        value = codec.encode(self._entity.type, {"tenant_id": self._tenant.tenant_id, "rows": rows})
+        value = codec.frame(self._entity.type, self._tenant.tenant_id, [row for _, row in rows])
         if len(value) <= topics.MAX_MESSAGE_BYTES:
             event_id = self._send(self._entity.type, f"{first}-{last}", value, len(rows), first, last)
             self._answer.event_ids.append(event_id)
@@ -121,9 +121,9 @@ class Publishing:
             self._answer.accepted -= 1
             self._answer.rejected += 1
             detail = f"one row may have {topics.MAX_MESSAGE_BYTES} bytes"
-            return [{"line": rows[0]["line"], "pointer": "", "code": "row_too_large", "detail": detail}]
+            return [{"line": rows[0][0], "pointer": "", "code": "row_too_large", "detail": detail}]
         half = len(rows) // 2
-        between = rows[half]["line"]
+        between = rows[half][0]
         return self._send_rows(rows[:half], first, between - 1) + self._send_rows(rows[half:], between, last)
 
     def _send_rejected(self, rejected: list[codec.Record], first: int, last: int) -> None:

@@ -1,11 +1,26 @@
 """Duplicates, conflicts, redeliveries, the fence and the crash note: pure functions over a dictionary."""
 
+import uuid
+from dataclasses import replace
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.envelope import Envelope, Position
+from schemas.envelope import (
+    ROWS_REJECTED,
+    UPLOAD_CANCELLED,
+    UPLOAD_COMPLETED,
+    UPLOAD_OPENED,
+    Envelope,
+    Position,
+    Request,
+)
+from schemas.errors import Undecodable
 from streams import dedup
 from streams.dedup import Decision
+
+REQUEST, UPLOAD = uuid.uuid4(), uuid.uuid4()
 
 
 def envelope(offset: int, content: bytes = b"a", event_id: str = "e", time_ms: int = 0) -> Envelope:
@@ -81,3 +96,80 @@ def test_entries_expire_after_seven_days_and_the_fence_never() -> None:
     assert not dedup.expired(entry, dedup.KEPT_MS)
     assert dedup.expired(entry, dedup.KEPT_MS + 2_000)
     assert not dedup.expired(seen[dedup.FENCE], 10**15)
+
+
+def part(offset: int, first: int, last: int, content: bytes = b"body", type_: str = "tillstream.orders.v1") -> Envelope:
+    """Lines `first` to `last` of a request of 40."""
+    request = Request(REQUEST, first, last, 40)
+    return replace(envelope(offset, content), type=type_, request=request)
+
+
+def taken(seen: dict[bytes, bytes], message: Envelope) -> set[int]:
+    """The lines that are new of a part, as streams would send them on."""
+    assert message.request is not None
+    key = dedup.request_key(b"t", message)
+    known = dedup.lines_known(seen, key)
+    decision, _ = dedup.decide_part(seen, key, message)
+    if decision not in (Decision.NEW, Decision.PARTLY_NEW):
+        return set()
+    lines = range(message.request.first, message.request.last + 1)
+    return {line for line in lines if not any(begin <= line <= end for begin, end in known)}
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)).map(sorted), max_size=20))
+def test_each_line_of_a_request_is_taken_once_however_it_is_split(parts: list[list[int]]) -> None:
+    seen: dict[bytes, bytes] = {}
+    came: list[int] = []
+    for offset, (first, last) in enumerate(parts):
+        came += taken(seen, part(offset, first, last))
+    assert sorted(came) == sorted({line for first, last in parts for line in range(first, last + 1)})
+
+
+def test_another_body_under_the_key_of_a_request_is_a_conflict_whatever_its_lines() -> None:
+    seen: dict[bytes, bytes] = {}
+    assert taken(seen, part(1, 1, 10)) == set(range(1, 11))
+    key = dedup.request_key(b"t", part(2, 11, 20))
+    assert dedup.decide_part(seen, key, part(2, 11, 20, b"other"))[0] is Decision.CONFLICT
+    assert dedup.decide_part(seen, key, part(1, 1, 10))[0] is Decision.REDELIVERED
+
+
+def test_refused_rows_of_a_request_have_lines_of_their_own() -> None:
+    seen: dict[bytes, bytes] = {}
+    assert taken(seen, part(1, 1, 10))
+    assert taken(seen, part(2, 1, 10, type_=ROWS_REJECTED)) == set(range(1, 11))
+
+
+def test_a_request_in_too_many_pieces_is_refused() -> None:
+    seen: dict[bytes, bytes] = {}
+    parts = (replace(part(n, 1, 1), request=Request(REQUEST, 2 * n + 1, 2 * n + 1, 99_999)) for n in range(5_000))
+    with pytest.raises(Undecodable, match="too_many_parts"):
+        all(taken(seen, one) for one in parts)
+
+
+def of_upload(offset: int, type_: str, chunk: int) -> Envelope:
+    request = Request(uuid.uuid5(REQUEST, f"{type_}{chunk}"), 1, 1, 1, UPLOAD, chunk)
+    return replace(envelope(offset), type=type_, request=request)
+
+
+def test_an_upload_is_ruled_by_log_order() -> None:
+    seen: dict[bytes, bytes] = {}
+    chunk = "tillstream.orders.v1"
+
+    def refusal(offset: int, type_: str, number: int) -> str | None:
+        message = of_upload(offset, type_, number)
+        why = dedup.refused_by_upload(seen, b"t", message)
+        if why is None:
+            dedup.follow_upload(seen, b"t", message)
+        return why
+
+    assert refusal(1, UPLOAD_OPENED, 0) is None
+    assert refusal(2, chunk, 9) is None
+    assert refusal(3, UPLOAD_COMPLETED, 3) is None
+    assert refusal(4, chunk, 3) is None
+    assert refusal(5, chunk, 4) == "chunk_out_of_range"
+    assert refusal(6, UPLOAD_CANCELLED, 0) is None
+    assert refusal(7, chunk, 1) == "upload_cancelled"
+    assert refusal(8, UPLOAD_COMPLETED, 3) == "upload_cancelled"
+    assert refusal(9, UPLOAD_CANCELLED, 0) is None
+    [state] = seen.values()
+    assert dedup.expired(state, dedup.KEPT_MS + 10**15)
