@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Final
@@ -147,11 +147,19 @@ class _Run:
         async def wait(upload: Upload) -> None:
             try:
                 await upload.wait(patience)
+                await self._show_late(upload)
             except TillstreamError as exc:
                 upload.failure = exc
 
         sent = [upload for upload in self._uploads.values() if upload.progress.completed and not upload.failure]
         await together(wait(upload) for upload in sent)
+
+    async def _show_late(self, upload: Upload) -> None:
+        if upload.refused_later:
+            async with aclosing(upload.late_errors()) as late:
+                async for chunk, answer in late:
+                    if not self._view.refused(upload, chunk, answer):
+                        break
 
     async def _save_regularly(self) -> None:
         while True:

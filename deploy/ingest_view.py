@@ -92,11 +92,16 @@ class View:
             self._pause_at = time.monotonic()
             self._say(f"waiting: {why}")
 
+    def refused(self, upload: Upload, chunk: Chunk, answer: Answer) -> bool:
+        """Show a row that was refused after all; whether there is room for more."""
+        self._show(upload, chunk, answer)
+        return self._verbose or self._shown < _SHOWN
+
     def hint(self, uploads: Sequence[Upload]) -> None:
         """Where the errors are that were not shown."""
         if self._hidden:
             self._say(f"and {self._hidden:,} more errors; --verbose shows them all")
-        refused = [upload for upload in uploads if upload.progress.rejected and upload.progress.token]
+        refused = [u for u in uploads if u.progress.token and (u.progress.rejected or u.refused_later)]
         for upload in refused[:3]:
             self._say(f"refused rows of {upload.name}: curl -H 'X-API-Key: ...' {upload.url}/errors")
 
@@ -178,10 +183,9 @@ def _numbers(upload: Upload) -> dict[str, int]:
     if upload.state is None:
         return numbers
     rows = upload.state.rows
-    later = max(0, rows.rejected - progress.rejected) + rows.conflict
     return numbers | {
         "applied": rows.applied,
         "superseded": rows.superseded,
         "duplicate": rows.duplicate,
-        "refused later": later,
+        "refused later": upload.refused_later,
     }

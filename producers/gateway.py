@@ -1,7 +1,8 @@
 """The gateway as uploads use it: so many requests at a time, each until it is answered."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -9,7 +10,7 @@ import httpx
 import msgspec
 import zstandard
 
-from producers.calls import Patience, persist
+from producers.calls import Patience, Refused, persist, problem
 from schemas.errors import Misconfigured
 
 _ZSTD_LEVEL: Final = 3
@@ -55,6 +56,25 @@ class Gateway:
                 )
 
         return await persist(attempt, self.patience)
+
+    async def lines(self, path: str, auth: dict[str, str]) -> AsyncIterator[bytes]:
+        """Lines of an NDJSON answer as they come. Raises Refused, Unavailable; an answer that breaks off ends early."""
+
+        async def attempt() -> httpx.Response:
+            answer = await self._http.send(self._http.build_request("GET", path, headers=auth), stream=True)
+            if not answer.is_success:
+                await answer.aread()
+            return answer
+
+        answer = await persist(attempt, self.patience)
+        try:
+            if not answer.is_success:
+                raise Refused(answer.status_code, problem(answer))
+            with suppress(httpx.TransportError):
+                async for line in answer.aiter_lines():
+                    yield line.encode()
+        finally:
+            await answer.aclose()
 
     async def send(self, method: str, path: str, auth: dict[str, str], body: Callable[[], bytes]) -> httpx.Response:
         """The answer to a body of rows, which `body` makes in a thread. Raises Unavailable when patience ends.

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -48,6 +48,14 @@ class State(Struct):
     eta_s: float | None = None
 
 
+class RowErrors(Struct):
+    """A line of GET /uploads/{token}/errors."""
+
+    chunk: int
+    line: int
+    errors: list[dict[str, Any]]
+
+
 class Watch(Protocol):
     """Who is told how an upload goes."""
 
@@ -70,6 +78,8 @@ class Upload:
         self.tenant_id, self.entity, self.source, self.progress = tenant_id, entity, source, progress
         self.api_key = ""
         self.sent_rows = 0
+        self._refused: dict[int, int] = {}
+        """By chunk, a bit for each line that was refused at once: little, however many they are."""
         self.seconds = 0.0
         self.state: State | None = None
         self.failure: Exception | None = None
@@ -163,6 +173,8 @@ class Upload:
         answer = await self._gateway.send(method, path, self._auth, lambda: self.source.body(chunk))
         said = chunk_answer(answer)
         said.rejected = chunk.rows - said.accepted  # the errors listed may be fewer than the rows that have them
+        for error in said.errors:
+            self._refused[chunk.number] = self._refused.get(chunk.number, 0) | 1 << error["line"]
         return said
 
     async def _open(self) -> None:
@@ -222,6 +234,24 @@ class Upload:
         said = accepted(await self._gateway.call("GET", self._path, self._auth))
         self.state = msgspec.convert(said, State)
         return self.state
+
+    @property
+    def refused_later(self) -> int:
+        """Accepted rows that were refused after all, as the tenant's policies may; 0 before `look`."""
+        if self.state is None:
+            return 0
+        return max(0, self.state.rows.rejected - self.progress.rejected) + self.state.rows.conflict
+
+    async def late_errors(self) -> AsyncGenerator[tuple[Chunk, Answer], None]:
+        """The errors of rows that were not refused at once in this run, each with its chunk. Raises as `look`."""
+        chunks = self.source.chunks(self.progress.limits, self.source.start)
+        chunk = next(chunks, None)
+        async for line in self._gateway.lines(f"{self._path}/errors", self._auth):
+            row = msgspec.json.decode(line, type=RowErrors)
+            while chunk is not None and chunk.number < row.chunk:
+                chunk = next(chunks, None)
+            if chunk is not None and not self._refused.get(row.chunk, 0) >> row.line & 1:
+                yield chunk, Answer(0, 1, [], [{**error, "line": row.line} for error in row.errors])
 
     async def wait(self, patience: Patience) -> None:
         """Return when every chunk is in the ledger. Raises Unavailable when nothing moves for longer than patience."""

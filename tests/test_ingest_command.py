@@ -202,6 +202,20 @@ def test_bad_rows_are_shown_with_the_files_line_numbers(pipeline: Pipeline, tmp_
     assert len(pipeline.http.get(path, headers={"X-API-Key": shop.key}).text.splitlines()) == 3
 
 
+def test_rows_that_are_refused_later_are_shown_too(pipeline: Pipeline, tmp_path: Path) -> None:
+    shop = Merchant(pipeline, tmp_path, Plan(1, 10, 2_500))
+    lines = shop.orders.read_bytes().splitlines(keepends=True)
+    lines[1_999] = re.sub(rb'"total_amount":"[0-9.]+"', b'"total_amount":"0.01"', lines[1_999])
+    lines[2_100] = b"{}\n"
+    shop.orders.write_bytes(b"".join(lines))
+    out, err = shop.run("--wait", "--verbose", code=1)
+    assert f"{shop.tenant}/orders.ndjson:2000: /total_amount: total_mismatch, the items add up to" in out
+    assert out.count("orders.ndjson:2101:") == 5
+    assert "refused later" in out
+    assert f"refused rows of {shop.tenant}/orders.ndjson: curl" in err
+    assert shop.count("orders") == 2_498
+
+
 def test_ten_errors_are_shown_and_the_others_counted(pipeline: Pipeline, tmp_path: Path) -> None:
     shop = Merchant(pipeline, tmp_path, Plan(1, 1, 1))
     shop.orders.write_bytes(b"{}\n" * 4)
