@@ -15,11 +15,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway import reads
 from gateway.bodies import Inflight
 from gateway.database import Database
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.problems import Problem, json, render
+from gateway.stream import Streams
 from gateway.tenants import Registry
 from producers import Producer
 from schemas import metrics
@@ -37,6 +39,7 @@ class State(TypedDict):
     inflight: Inflight
     kafka: Reachability
     database: Database
+    streams: Streams
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -54,12 +57,15 @@ def create_app(settings: Settings) -> Starlette:
                 inflight=Inflight(settings.max_inflight_bytes),
                 kafka=kafka,
                 database=database,
+                streams=(streams := Streams(settings.reader_database_url)),
             )
+        await asyncio.to_thread(streams.close)
         await asyncio.to_thread(registry.stop)
 
     return Starlette(
         routes=[
             *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+            *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
             *_both("/healthz", _healthz, "GET"),
             *_both("/readyz", _readyz, "GET"),
             *_both("/metrics", _metrics, "GET"),

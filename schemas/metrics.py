@@ -15,6 +15,7 @@ REQUESTS = Counter("tillstream_requests_total", "HTTP requests answered.", ["rou
 REQUEST_SECONDS = Histogram("tillstream_request_seconds", "Time to answer a request.", ["route"], buckets=_SECONDS)
 ROWS_RECEIVED = Counter("tillstream_rows_received_total", "Rows by the gateway's verdict.", ["entity", "verdict"])
 INFLIGHT_BYTES = Gauge("tillstream_inflight_bytes", "Bytes of request bodies held now.")
+STREAMS = Gauge("tillstream_read_streams", "Reads that are streamed now.")
 TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 
 # every producer

@@ -19,7 +19,7 @@ SELECT %(tenant)s, 'C-' || n, gen_random_uuid(), 'c' || n || '@example.com', 'Cu
        (ARRAY['DE', 'FR', 'IT'])[n %% 3 + 1], NULL, NULL, now(), n, 1
 FROM generate_series(1, %(rows)s) n
 """
-# Ten orders a minute: ties.
+# Times of a week, in steps of ten minutes: ties.
 _ORDERS = """
 INSERT INTO orders (tenant_id, external_order_id, id, customer_id, customer_name, customer_email, total_amount,
                     currency, order_status, order_date, raw_payload, updated_at, version_at, version_offset,
@@ -27,7 +27,7 @@ INSERT INTO orders (tenant_id, external_order_id, id, customer_id, customer_name
 SELECT %(tenant)s, 'A-' || n, gen_random_uuid(), 'C-' || n %% 5000 + 1, 'Customer ' || n, 'c' || n || '@example.com',
        n %% 10000 + 0.25, CASE n %% 10 WHEN 0 THEN 'USD' ELSE 'EUR' END,
        (ARRAY['delivered', 'delivered', 'pending', 'delivered', 'paid', 'shipped', 'refunded'])[n %% 7 + 1],
-       timestamptz '2026-01-01Z' + n * 7919 %% 100000 / 10 * interval '1 minute',
+       timestamptz '2026-01-01Z' + n * 7919 %% 100000 / 100 * interval '10 minutes',
        CASE n %% 3 WHEN 0 THEN '{"channel": "web"}'::jsonb END, NULL, now(), n, 1
 FROM generate_series(1, %(rows)s::bigint) n
 """
