@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import reads
 from gateway.bodies import Inflight
 from gateway.database import Database
+from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.problems import Problem, json, render
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Starlette:
     return Starlette(
         routes=[
             *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+            *_both(BASE + "/events/{event_id:path}", event, "GET"),
             *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
             *_both("/healthz", _healthz, "GET"),
             *_both("/readyz", _readyz, "GET"),
