@@ -64,20 +64,23 @@ def _given(request: Request) -> str:
 
 
 async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
-    """What was answered to this request before, once all of it is in the ledger; None when it must be published.
-
-    Raises OtherBody when another body came under its key. While PostgreSQL is away nothing is known: None.
-    """
+    """`look_up` for a request; while PostgreSQL is away nothing is known: None."""
     try:
         async with database.transaction(tenant_id) as db:
-            lines = await (await db.execute(_LEDGER, [tenant_id, origin.id])).fetchall()
-            if not lines:
-                return None
-            if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
-                raise OtherBody
-            return await _answer(db, tenant_id, lines) if _whole(lines, origin.total) else None
+            return await look_up(db, tenant_id, origin, body_hash)
     except Unavailable:
         return None
+
+
+async def look_up(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
+    """What was answered to this request before, once all of it is in the ledger; None when it must be published.
+
+    Raises OtherBody when another body came under its key.
+    """
+    lines = await (await db.execute(_LEDGER, [tenant_id, origin.id])).fetchall()
+    if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
+        raise OtherBody
+    return await _answer(db, tenant_id, lines) if lines and _whole(lines, origin.total) else None
 
 
 def _whole(lines: list[Any], total: int) -> bool:

@@ -35,7 +35,7 @@ SELECT count(*) FROM ledger JOIN row_errors USING (tenant_id, topic, partition, 
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND stage = 'gateway'
 """
 _ERRORS: Final = """
-SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row
+SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row, stage
 FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND (chunk, line, log_offset, row_index) > (%s, %s, %s, %s)
 ORDER BY chunk, line, log_offset, row_index LIMIT %s
@@ -72,12 +72,13 @@ async def known(database: Database, tenant_id: str, upload_id: UUID) -> Known | 
     """The upload's row; None before it is there, and while PostgreSQL is away."""
     try:
         async with database.transaction(tenant_id) as db:
-            return await _row(db, tenant_id, upload_id)
+            return await look_up(db, tenant_id, upload_id)
     except Unavailable:
         return None
 
 
-async def _row(db: Db, tenant_id: str, upload_id: UUID) -> Known | None:
+async def look_up(db: Db, tenant_id: str, upload_id: UUID) -> Known | None:
+    """The upload's row; None before it is there."""
     row = await (await db.execute(_UPLOAD, [tenant_id, upload_id])).fetchone()
     return Known(*row) if row else None
 
@@ -89,7 +90,7 @@ async def read(
     row, chunks, refused = None, [], 0
     try:
         async with database.transaction(tenant_id) as db:
-            row = await _row(db, tenant_id, token.upload_id)
+            row = await look_up(db, tenant_id, token.upload_id)
             chunks = await (await db.execute(_CHUNKS, [tenant_id, token.upload_id])).fetchall()
             counted = await (await db.execute(_REJECTED, [tenant_id, token.upload_id])).fetchone()
             refused = counted[0] if counted else 0
@@ -162,10 +163,10 @@ async def errors(database: Database, tenant_id: str, upload_id: UUID) -> AsyncIt
 
 
 def _error_line(found: Any) -> bytes:
-    chunk, line, _, _, code, pointer, detail, all_errors, row = found
+    chunk, line, _, _, code, pointer, detail, all_errors, row, stage = found
     listed = all_errors or [{"pointer": pointer, "code": code, "detail": detail}]
     said = {"chunk": chunk, "line": line, "code": code, "pointer": pointer, "detail": detail, "errors": listed}
-    return msgspec.json.encode(said | {"row": row}) + b"\n"
+    return msgspec.json.encode(said | {"row": row, "stage": stage}) + b"\n"
 
 
 def rfc3339(us: int) -> str:
