@@ -206,8 +206,7 @@ def _shown(record: Record) -> dict[str, Any]:
         if value is None or name == "line":
             continue
         if name in _MONEY:
-            cents = int.from_bytes(value, "big", signed=True)
-            shown[name] = str(Decimal(cents).scaleb(-2))
+            shown[name] = _amount_shown(value)
         elif name in _TIMES:
             shown[name] = _moment(value)
         elif name == "items":
@@ -217,6 +216,12 @@ def _shown(record: Record) -> dict[str, Any]:
         else:
             shown[name] = value
     return shown
+
+
+def _amount_shown(raw: bytes) -> str:
+    if len(raw) > 8:
+        return f"an amount of {len(raw)} bytes"
+    return str(Decimal(int.from_bytes(raw, "big", signed=True)).scaleb(-2))
 
 
 def _moment(us: int) -> str | int:

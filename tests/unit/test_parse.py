@@ -90,8 +90,6 @@ def test_every_field_of_a_row_is_carried() -> None:
     record = good("orders", text(order))
     assert [record[f"customer_{field}"] for field in ("id", "name", "email")] == ["C", "N", "e"]
     assert [tuple(item.values()) for item in record["items"]] == [("P", 1, b"d")] * 2
-        ("P", 1, b"d")
-    ] * 2
 
 
 # Lines and parts
