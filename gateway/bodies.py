@@ -8,6 +8,7 @@ from typing import Final
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.headers import header
 from gateway.problems import Problem
 from schemas import metrics
 from schemas.settings import Settings
@@ -60,10 +61,10 @@ async def read(request: Request, tenant_id: str, settings: Settings, inflight: I
 
 async def _read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:
     limit = settings.max_body_bytes
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = header(request, b"content-encoding", "identity").strip().lower()
     decoder = _decoder(encoding)
     parts: list[bytes] = []
     size = received = 0

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import bodies, idempotency
+from gateway.headers import header
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, unavailable
 from gateway.tenants import api_key
@@ -84,4 +85,4 @@ async def json_body(request: Request, tenant: Tenant, kind: type[Document]) -> t
 
 def is_json(request: Request) -> bool:
     """Whether the body is one JSON document, not NDJSON."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    return header(request, b"content-type").partition(";")[0].strip().lower() == "application/json"

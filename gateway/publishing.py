@@ -11,6 +11,7 @@ from msgspec import Struct
 from starlette.requests import Request
 
 from gateway import parse
+from gateway.headers import header
 from gateway.problems import Problem
 from producers.tenants import Tenant
 from schemas import codec, envelope, metrics, topics
@@ -71,7 +72,7 @@ class Publishing:
     ) -> None:
         self._state, self._tenant, self._entity, self._origin = request.state, tenant, entity, origin
         self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
-        traceparent = request.headers.get("traceparent", "")
+        traceparent = header(request, b"traceparent")
         self._traceparent = traceparent.encode() if _TRACEPARENT.fullmatch(traceparent) else None
         self._accepted_ms = time.time_ns() // 1_000_000
         self._sent: list[asyncio.Future[int]] = []
