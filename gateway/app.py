@@ -16,13 +16,15 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, uploads
+from gateway import admin, reads, uploads
 from gateway.bodies import Inflight
 from gateway.database import Database
+from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.problems import Problem, json, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
+from gateway.stream import Streams
 from gateway.tenants import Registry
 from producers import Producer
 from schemas import metrics
@@ -44,6 +46,7 @@ class State(TypedDict):
     kafka: Reachability
     database: Database
     limits: RateLimits
+    streams: Streams
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -63,7 +66,9 @@ def create_app(settings: Settings) -> Starlette:
                 kafka=kafka,
                 database=database,
                 limits=limits,
+                streams=(streams := Streams(settings.reader_database_url)),
             )
+        await asyncio.to_thread(streams.close)
         await asyncio.to_thread(registry.stop)
 
     return Starlette(
@@ -79,6 +84,8 @@ def create_app(settings: Settings) -> Starlette:
             *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
             *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
             *_both(admin.BASE + "/{tenant_id:str}/keys/{key_id:str}", admin.Key),
+            *_both(BASE + "/events/{event_id:path}", event, "GET"),
+            *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
             *_both("/healthz", _healthz, "GET"),
             *_both("/readyz", _readyz, "GET"),
             *_both("/metrics", _metrics, "GET"),

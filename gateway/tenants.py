@@ -120,3 +120,9 @@ def api_key(request: Request) -> str:
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     raise Problem(401, "missing_key", "send your API key as 'X-API-Key: <key>' or 'Authorization: Bearer <key>'")
+
+
+def authenticated(request: Request) -> Tenant:
+    """The tenant of the path, whose key the request carries. Raises Problem 401, 403, 404 or 503."""
+    tenant: Tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    return tenant

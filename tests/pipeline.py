@@ -172,5 +172,5 @@ class Pipeline:
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `tillstream` against this pipeline."""
         command = [sys.executable, "-c", "from deploy.cli import main; main()", *arguments]
-        env = {**os.environ, **self.settings.env()}
+        env = {**os.environ, **self.settings.env(), "COLUMNS": "200"}  # other tests' tenants must not break a line
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)

@@ -99,7 +99,7 @@ def test_with_the_admin_token_tenants_and_keys_are_made_once(pipeline: Pipeline,
     tenant = f"made-{secrets.token_hex(4)}"
     (tmp_path / tenant).mkdir()
     (tmp_path / tenant / "orders.ndjson").write_bytes(b"".join(generate.orders(Plan(1, 5, 20), 0)))
-    (tmp_path / "tenants.csv").write_text(f"tenant_id,name,currency\n{tenant},Möbel & Co,CHF\n", encoding="utf-8")
+    (tmp_path / "tenants.csv").write_text(f"tenant_id,name,currency\n{tenant},Möbel,CHF\n", encoding="utf-8")
     admin = {"Authorization": f"Bearer {pipeline.settings.admin_token}"}
     path = f"/api/v1/admin/tenants/{tenant}"
 
@@ -109,7 +109,7 @@ def test_with_the_admin_token_tenants_and_keys_are_made_once(pipeline: Pipeline,
         done = pipeline.cli("ingest", "--data-dir", str(tmp_path), *where, "--wait", *arguments)
         assert done.returncode == 0, done.stderr
         known = pipeline.http.get(path, headers=admin).json()
-        assert (known["name"], known["currency"]) == ("Möbel & Co", "CHF")
+        assert (known["name"], known["currency"]) == ("Möbel", "CHF")
         return [key["key_id"] for key in known["keys"] if not key["expires_at"]]
 
     [first] = run()
