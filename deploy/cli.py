@@ -16,9 +16,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy import bench as bench_
 from deploy import demo as demo_
 from deploy import operate, tenants
+from deploy.bench import run as bench_
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -149,13 +149,20 @@ def ensure(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 @app.command()
-def bench(rows: Annotated[int, typer.Option(help="Orders to send.", min=1_000)] = 200_000) -> None:
-    """Measure speed and memory, with the limits taken in the same run. Leave the machine alone while it runs."""
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(bench_.ALL)}; repeatable.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows of each entity.", min=1_000)] = 200_000,
+) -> None:
+    """Measure speed and memory, with the limits taken in the same run. Leave the machine alone while it runs.
+
+    [dim]tillstream bench --only ingest --only sinks --rows 50000[/dim]
+    """
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
+    names = bench_.chosen(only or [])
     folder = Path(tempfile.mkdtemp(prefix="tillstream-bench-"))
     try:
-        with Stack.from_env(folder, on_step=_say) as stack:
-            bench_.run(stack, rows, console)
+        with Stack.from_env(folder, on_step=_say, roles=()) as stack:
+            bench_.run(stack, names, rows, console)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypedDict
+from functools import cache
+from typing import Any, Final, TypedDict
 
 import prometheus_client
 from starlette.applications import Starlette
@@ -30,6 +31,8 @@ from schemas import metrics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
+_requests: Final = cache(metrics.REQUESTS.labels)
+_request_seconds: Final = cache(metrics.REQUEST_SECONDS.labels)
 BASE = "/api/v1/tenants/{tenant_id:str}"
 
 
@@ -166,5 +169,5 @@ class Measured:
             await self._app(scope, receive, sending)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none").strip("_")
-            metrics.REQUESTS.labels(route, str(status)).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - started)
+            _requests(route, str(status)).inc()
+            _request_seconds(route).observe(time.perf_counter() - started)

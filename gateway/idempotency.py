@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from gateway.database import Database, Db
+from gateway.headers import header
 from gateway.problems import Problem
 from gateway.publishing import Answer
 from schemas import envelope
@@ -60,7 +61,7 @@ def was_given(request: Request) -> bool:
 
 
 def _given(request: Request) -> str:
-    return request.headers.get("idempotency-key", "").strip()
+    return header(request, b"idempotency-key").strip()
 
 
 async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:

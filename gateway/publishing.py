@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import time
+from functools import cache
 from itertools import chain
 from typing import Final
 
@@ -11,6 +12,7 @@ from msgspec import Struct
 from starlette.requests import Request
 
 from gateway import parse
+from gateway.headers import header
 from gateway.problems import Problem
 from producers.tenants import Tenant
 from schemas import codec, envelope, metrics, topics
@@ -26,6 +28,8 @@ _KEPT_OF_ROW: Final = 10_000
 """Characters kept of a refused row, and _KEPT_ERRORS of what is wrong with it."""
 _KEPT_ERRORS: Final = 20
 _TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+
+_received: Final = cache(metrics.ROWS_RECEIVED.labels)
 
 
 class Answer(Struct):
@@ -71,7 +75,7 @@ class Publishing:
     ) -> None:
         self._state, self._tenant, self._entity, self._origin = request.state, tenant, entity, origin
         self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
-        traceparent = request.headers.get("traceparent", "")
+        traceparent = header(request, b"traceparent")
         self._traceparent = traceparent.encode() if _TRACEPARENT.fullmatch(traceparent) else None
         self._accepted_ms = time.time_ns() // 1_000_000
         self._sent: list[asyncio.Future[int]] = []
@@ -84,12 +88,12 @@ class Publishing:
         Raises Problem: 413 for what fits no message, 503 when the outcome is unknown.
         """
         for part in body.parts:
+            if self._last_line:
+                await asyncio.sleep(0)  # a large body must not keep others waiting
             self._take(part)
-            await asyncio.sleep(0)  # a large body must not keep others waiting
         await self._acknowledged()
-        verdicts = metrics.ROWS_RECEIVED
-        verdicts.labels(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
-        verdicts.labels(self._entity.name, "rejected").inc(self._answer.rejected)
+        _received(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
+        _received(self._entity.name, "rejected").inc(self._answer.rejected)
         return self._answer
 
     def _take(self, part: list[parse.Line]) -> None:
@@ -162,13 +166,16 @@ class Publishing:
         return event_id
 
     async def _acknowledged(self) -> None:
-        for result in await asyncio.gather(*self._sent, return_exceptions=True):
-            if isinstance(result, Unavailable):
-                raise unavailable(str(result))
-            if isinstance(result, Rejected):
-                raise Problem(413, result.code, result.detail)
-            if isinstance(result, BaseException):
-                raise result
+        failed: Unavailable | Rejected | None = None
+        for sent in self._sent:  # all of them, so that nothing is under way when the client hears of it
+            try:
+                await sent
+            except (Unavailable, Rejected) as exc:
+                failed = failed or exc
+        if isinstance(failed, Unavailable):
+            raise unavailable(str(failed)) from failed
+        if failed is not None:
+            raise Problem(413, failed.code, failed.detail) from failed
 
 
 async def publish_one(
