@@ -16,9 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from deploy import bench as bench_
 from deploy import demo as demo_
 from deploy import operate, tenants
+from deploy.bench import run as bench_
+from deploy.generate import generate
+from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
 from deploy.stack import STACK_FILE, Stack, running
 from producers import admin
@@ -36,7 +38,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (operate.generate, operate.ingest, operate.audit):
+for command in (generate, ingest, operate.audit):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)
@@ -147,13 +149,20 @@ def ensure(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 @app.command()
-def bench(rows: Annotated[int, typer.Option(help="Orders to send.", min=1_000)] = 200_000) -> None:
-    """Measure speed and memory, with the limits taken in the same run. Leave the machine alone while it runs."""
+def bench(
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(bench_.ALL)}; repeatable.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows of each entity.", min=1_000)] = 200_000,
+) -> None:
+    """Measure speed and memory, with the limits taken in the same run. Leave the machine alone while it runs.
+
+    [dim]tillstream bench --only ingest --only sinks --rows 50000[/dim]
+    """
     logging.basicConfig(level="WARNING", format="%(levelname)s %(message)s")
+    names = bench_.chosen(only or [])
     folder = Path(tempfile.mkdtemp(prefix="tillstream-bench-"))
     try:
-        with Stack.from_env(folder, on_step=_say) as stack:
-            bench_.run(stack, rows, console)
+        with Stack.from_env(folder, on_step=_say, roles=()) as stack:
+            bench_.run(stack, names, rows, console)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

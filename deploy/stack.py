@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,7 @@ from sinks.migrate import migrate
 log = logging.getLogger(__name__)
 
 STACK_FILE: Final = "stack.json"
+ROLES: Final = ("streams", "sinks", "gateway")
 READY_S: Final = 60.0
 _ASSIGNED: Final = re.compile(r"^tillstream_assigned_partitions [1-9]", re.MULTILINE)
 
@@ -45,6 +46,7 @@ class Stack:
         external_kafka: bool,
         external_database: bool,
         on_step: Callable[[str], None] = log.info,
+        roles: Sequence[str] = ROLES,
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.settings = settings
@@ -52,18 +54,22 @@ class Stack:
         self._external_kafka = external_kafka
         self._external_database = external_database
         self._on_step = on_step
+        self._roles = roles
         self._lock: IO[str] | None = None
         self.metrics_urls: dict[str, str] = {}
 
     @classmethod
-    def from_env(cls, data_dir: Path, *, on_step: Callable[[str], None] = log.info) -> Self:
-        """Embedded stores, save where the environment names real ones."""
+    def from_env(
+        cls, data_dir: Path, *, on_step: Callable[[str], None] = log.info, roles: Sequence[str] = ROLES
+    ) -> Self:
+        """Embedded stores, save where the environment names real ones, and those roles."""
         return cls(
             data_dir,
             Settings.from_env(),
             external_kafka=bool(os.environ.get("KAFKA_BOOTSTRAP_SERVERS")),
             external_database=bool(os.environ.get("DATABASE_URL")),
             on_step=on_step,
+            roles=roles,
         )
 
     def __enter__(self) -> Self:
@@ -110,8 +116,9 @@ class Stack:
         migrate(self.settings.database_url)
         admin.ensure(self.settings)
         self._take_credentials()
-        self._on_step("gateway, streams and sinks")
-        self._start_roles()
+        if self._roles:
+            self._on_step("gateway, streams and sinks")
+            self._start_roles()
         self.supervisor.watch()
         self._write_stack_file()
 
@@ -164,7 +171,7 @@ class Stack:
             "gateway": f"{self.gateway_url}/metrics",
             **{role: f"http://{HOST}:{port}/metrics" for role, port in ports.items()},
         }
-        children = [self._role(role, ports.get(role, 0)) for role in ("streams", "sinks", "gateway")]
+        children = [self._role(role, ports.get(role, 0)) for role in self._roles]
         for child in children:
             wait_until(child, self._ready_url(child.name), READY_S)
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import uvicorn
 
+from gateway import isolation
 from gateway.app import create_app
 from gateway.protocol import BoundedHeaders
 from producers import admin
@@ -18,22 +19,16 @@ _MIN_SECRET: Final = 32
 
 
 def main() -> None:
-    """Verify the topics where Kafka answers, then serve. Exits 2 when the topics do not fit."""
+    """Verify the topics and prove that tenants are isolated, then serve. Exits 2 where something must be mended."""
     settings = Settings.from_env()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     metrics.BUILD.info({"role": "gateway"})
-    if len(settings.secret) < _MIN_SECRET:
-        sys.exit(
-            f"tillstream gateway: TILLSTREAM_SECRET needs {_MIN_SECRET} characters or more, the same for every gateway."
-            " Make one with: openssl rand -hex 32"
-        )
     try:
         app = create_app(settings)
-        admin.verify(settings)
+        _check(settings)
     except Misconfigured as exc:
-        sys.exit(f"tillstream gateway: {exc}")
-    except Unavailable as exc:
-        logging.warning("%s; serving 503 until it does", exc)
+        print(f"tillstream gateway: {exc}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
     uvicorn.run(
@@ -47,6 +42,24 @@ def main() -> None:
         server_header=False,
         timeout_graceful_shutdown=8,
     )
+
+
+def _check(settings: Settings) -> None:
+    """Raises Misconfigured. What is away is checked again when it comes back."""
+    if len(settings.secret) < _MIN_SECRET:
+        raise Misconfigured(
+            f"TILLSTREAM_SECRET needs {_MIN_SECRET} characters or more, the same for every gateway."
+            " Make one with: openssl rand -hex 32"
+        )
+    try:
+        admin.verify(settings)
+    except Unavailable as exc:
+        logging.warning("%s; serving 503 until it does", exc)
+    try:
+        if settings.reader_database_url:
+            isolation.prove(settings.reader_database_url)
+    except Unavailable as exc:
+        logging.warning("%s; reads answer 503 until it does", exc)
 
 
 if __name__ == "__main__":

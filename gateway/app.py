@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypedDict
+from functools import cache
+from typing import Any, Final, TypedDict
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -14,20 +15,24 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, health, openapi, schema_pages, uploads
+from gateway import admin, health, openapi, reads, schema_pages, uploads
 from gateway.bodies import Inflight
 from gateway.database import Database
+from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
+from gateway.stream import Streams
 from gateway.tenants import Registry
 from producers import Producer
 from schemas import metrics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
+_requests: Final = cache(metrics.REQUESTS.labels)
+_request_seconds: Final = cache(metrics.REQUEST_SECONDS.labels)
 BASE = "/api/v1/tenants/{tenant_id:str}"
 
 
@@ -42,6 +47,7 @@ class State(TypedDict):
     database: Database
     limits: RateLimits
     document: Static
+    streams: Streams
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -64,7 +70,9 @@ def create_app(settings: Settings) -> Starlette:
                 database=database,
                 limits=limits,
                 document=document,
+                streams=(streams := Streams(settings.reader_database_url)),
             )
+        await asyncio.to_thread(streams.close)
         await asyncio.to_thread(registry.stop)
 
     return Starlette(
@@ -94,6 +102,8 @@ def _routes() -> list[Route]:
         *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
         *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
         *_both(admin.BASE + "/{tenant_id:str}/keys/{key_id:str}", admin.Key),
+        *_both(BASE + "/events/{event_id:path}", event, "GET"),
+        *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
         *_both("/healthz", health.healthz, "GET"),
         *_both("/readyz", health.readyz, "GET"),
         *_both("/metrics", health.metrics, "GET"),
@@ -170,5 +180,5 @@ class Measured:
             await self._app(scope, receive, sending)
         finally:
             route = getattr(scope.get("endpoint"), "__name__", "none").strip("_")
-            metrics.REQUESTS.labels(route, str(status)).inc()
-            metrics.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - started)
+            _requests(route, str(status)).inc()
+            _request_seconds(route).observe(time.perf_counter() - started)

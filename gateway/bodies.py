@@ -8,6 +8,7 @@ from typing import Final
 import zstandard
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.headers import header
 from gateway.problems import Problem
 from schemas import metrics
 from schemas.settings import Settings
@@ -28,20 +29,22 @@ class Inflight:
         self._limit = limit
         self._tenant_limit = limit // _TENANT_SHARE
         self._held: Counter[str] = Counter()
+        self._total = 0
+        metrics.INFLIGHT_BYTES.set_function(lambda: self._total)
 
     def take(self, tenant_id: str, size: int) -> None:
         """Count bytes in; raises Problem 503."""
-        if self._held.total() + size > self._limit or self._held[tenant_id] + size > self._tenant_limit:
+        if self._total + size > self._limit or self._held[tenant_id] + size > self._tenant_limit:
             raise Problem(503, "overloaded", "too many bytes are being taken in right now", retry_after=1)
         self._held[tenant_id] += size
-        metrics.INFLIGHT_BYTES.set(self._held.total())
+        self._total += size
 
     def give_back(self, tenant_id: str, size: int) -> None:
         """Count bytes out."""
         self._held[tenant_id] -= size
+        self._total -= size
         if not self._held[tenant_id]:
             del self._held[tenant_id]
-        metrics.INFLIGHT_BYTES.set(self._held.total())
 
 
 async def read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:
@@ -60,15 +63,17 @@ async def read(request: Request, tenant_id: str, settings: Settings, inflight: I
 
 async def _read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:
     limit = settings.max_body_bytes
-    declared = request.headers.get("content-length", "")
+    declared = header(request, b"content-length")
     if declared.isdigit() and int(declared) > limit:
         raise _too_large(limit)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = header(request, b"content-encoding", "identity").strip().lower()
     decoder = _decoder(encoding)
     parts: list[bytes] = []
     size = received = 0
     try:
         async for chunk in request.stream():
+            if not chunk:
+                continue
             received += len(chunk)
             if received > limit:  # padding and empty members decompress to nothing, for ever
                 raise _too_large(limit)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from starlette.requests import Request
 
 from gateway.database import Database, Db
+from gateway.headers import header
 from gateway.parse import FieldError, RowError
 from gateway.problems import Problem
 from gateway.publishing import Answer
@@ -36,6 +37,8 @@ SELECT line, errors FROM row_errors
 WHERE tenant_id = %s AND topic = %s AND partition = %s AND log_offset = %s AND stage = 'gateway'
 ORDER BY line
 """
+_ABSENT: Final = "\n"
+"""What no header can hold; an empty key is not the same as none."""
 _MAX_ERRORS: Final = 1_000
 
 
@@ -61,25 +64,28 @@ def was_given(request: Request) -> bool:
 
 
 def _given(request: Request) -> str | None:
-    given = request.headers.get("idempotency-key")
-    return None if given is None else given.strip()
+    given = header(request, b"idempotency-key", _ABSENT)
+    return None if given == _ABSENT else given.strip()
 
 
 async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
-    """What was answered to this request before, once all of it is in the ledger; None when it must be published.
-
-    Raises OtherBody when another body came under its key. While PostgreSQL is away nothing is known: None.
-    """
+    """`look_up` for a request; while PostgreSQL is away nothing is known: None."""
     try:
         async with database.transaction(tenant_id) as db:
-            lines = await (await db.execute(_LEDGER, [tenant_id, origin.id])).fetchall()
-            if not lines:
-                return None
-            if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
-                raise OtherBody
-            return await _answer(db, tenant_id, lines) if _whole(lines, origin.total) else None
+            return await look_up(db, tenant_id, origin, body_hash)
     except Unavailable:
         return None
+
+
+async def look_up(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
+    """What was answered to this request before, once all of it is in the ledger; None when it must be published.
+
+    Raises OtherBody when another body came under its key.
+    """
+    lines = await (await db.execute(_LEDGER, [tenant_id, origin.id])).fetchall()
+    if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
+        raise OtherBody
+    return await _answer(db, tenant_id, lines) if lines and _whole(lines, origin.total) else None
 
 
 def _whole(lines: list[Any], total: int) -> bool:

@@ -7,6 +7,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import bodies, idempotency
+from gateway.headers import header
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, unavailable
 from gateway.tenants import api_key
@@ -32,7 +33,8 @@ async def ingest(request: Request) -> Response:
     if entity is None:
         raise Problem(404, "not_found", f"there is nothing at this path; ingest takes {', '.join(ENTITIES)}")
     tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
-    if is_json(request):
+    single = is_json(request)
+    if single:
         await request.state.limits.take(request, tenant)
     all_or_nothing = _choice(request, "on_error", ("skip", "reject")) == "reject"
     dry = _choice(request, "validate_only", ("false", "true")) == "true"
@@ -40,9 +42,9 @@ async def ingest(request: Request) -> Response:
         raise unavailable("Kafka is away")
     raw = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
-        if entity.name == "products" and is_json(request):
+        if entity.name == "products" and single:
             await request.state.limits.take_product(request, tenant, raw)
-        body = Body(raw, single=is_json(request), one_message=all_or_nothing)
+        body = Body(raw, single=single, one_message=all_or_nothing)
         id_ = envelope.request_id(tenant.tenant_id, f"ingest/{entity.name}", key)
         origin = envelope.Request(id_, 1, body.lines, body.lines)
         if not dry and idempotency.was_given(request):
@@ -72,6 +74,8 @@ def _response(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> 
 
 def _choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
     """A query parameter that knows few words; the first is its default."""
+    if not request.scope["query_string"]:
+        return choices[0]
     given = request.query_params.get(name, choices[0]).lower()
     if given not in choices:
         raise Problem(400, "bad_parameter", f"{name} takes {' or '.join(choices)}, not {given!r}", parameter=name)
@@ -93,4 +97,4 @@ async def json_body(request: Request, tenant: Tenant, kind: type[Document]) -> t
 
 def is_json(request: Request) -> bool:
     """Whether the body is one JSON document, not NDJSON."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    return header(request, b"content-type").partition(";")[0].strip().lower() == "application/json"

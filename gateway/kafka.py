@@ -28,6 +28,8 @@ class Reachability:
         )
         self._topic = settings.named(topics.INGESTION)
         self.reachable = True
+        self.partitions: int | None = None
+        """How many each topic has, once Kafka has said it; the count never changes."""
 
     async def __aenter__(self) -> Self:
         self._watching = asyncio.create_task(self._watch())
@@ -51,6 +53,8 @@ class Reachability:
     def _look(self) -> bool:
         try:
             # One topic's metadata: it must come from a broker, never from a cache.
-            return bool(self._admin.list_topics(self._topic, timeout=3).brokers)
+            metadata = self._admin.list_topics(self._topic, timeout=3)
         except confluent_kafka.KafkaException:
             return False
+        self.partitions = len(metadata.topics[self._topic].partitions) or self.partitions
+        return bool(metadata.brokers)

@@ -36,9 +36,9 @@ Multi-tenant ingestion on Kafka: nothing lost, nothing doubled.
 
 - **Keys.** Send your API key as `X-API-Key: <key>` or `Authorization: Bearer <key>`. It opens its own tenant's paths.
 - **Rows** travel as NDJSON (one JSON object a line), compressed with gzip or zstd where you like. Money is a decimal
-  string, or a number, with at most 2 decimals; whole numbers have no decimal point; times are RFC 3339 with an offset; identifiers are your own strings. A
-  row replaces the record whole. Unknown fields are no error: they are kept, in `raw_payload` of orders and in
-  `attributes` of customers and products.
+  string, or a number, with at most 2 decimals; integers have no decimal point; times are RFC 3339 with an offset;
+  identifiers are your own strings. A row replaces the record whole. Unknown fields are no error: they are kept, in
+  `raw_payload` of orders and in `attributes` of customers and products.
 - **2xx** means that Kafka has acknowledged. After a **503**, or no answer at all, send the same request again under the
   same `Idempotency-Key`: it counts once.
 - **Errors** are problem details (RFC 9457). Programs go by `code`, which never changes its meaning, and by `retriable`.
@@ -86,9 +86,6 @@ def document(routes: Iterable[Route]) -> dict[str, Any]:
     for name, where in _KEEPS_UNKNOWN.items():
         schemas[name]["additionalProperties"] = True  # the struct refuses them only to keep them by a slower path
         schemas[name]["description"] += f" Unknown fields are kept, in {where}."
-        for field in schemas[name]["properties"].values():
-            if field.get("format") == "decimal":  # msgspec takes numbers, too, but says text only
-                field["type"] = ["string", "number"]
     return {
         "openapi": "3.1.1",
         "info": {

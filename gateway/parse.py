@@ -1,4 +1,4 @@
-"""Lines of a body into Avro records, and for each line that is wrong every reason why.
+"""Lines of a body into Avro rows, and for each line that is wrong every reason why.
 
 The fast path decodes a line straight into its struct. What that refuses (a wrong field, an unknown one, anything odd)
 goes through `_explain`, which looks at one field at a time.
@@ -15,8 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
-from schemas.codec import Record
-from schemas.rows import Entity, Invalid, OrderItem, micros, money
+from schemas.rows import Entity, Invalid, Money, OrderItem, currency_code, micros, money
 
 _MAX_PART_BYTES: Final = 800_000
 """Bytes of lines in one message; their Avro form is smaller, so that it stays under MAX_MESSAGE_BYTES."""
@@ -42,6 +41,8 @@ class RowError(FieldError):
 
 RowErrors = list[RowError]
 Line = tuple[int, bytes]
+Row = tuple[int, bytes]
+"""A good line: its number, and its part of an Avro batch."""
 Fault = tuple[str, str, str]
 """Code, detail, JSON pointer (RFC 6901)."""
 
@@ -73,22 +74,22 @@ def parts_of(lines: Iterable[Line]) -> Iterator[list[Line]]:
         yield part
 
 
-def parse(entity: Entity, lines: list[Line], currency: str, max_line: int) -> tuple[list[Record], RowErrors]:
-    """Records of the good lines, and the errors of the others: `{line, pointer, code, detail}`, several a line."""
-    records: list[Record] = []
+def parse(entity: Entity, lines: list[Line], currency: str, max_line: int) -> tuple[list[Row], RowErrors]:
+    """The good lines as Avro, and the errors of the others: `{line, pointer, code, detail}`, several a line."""
+    rows: list[Row] = []
     errors: RowErrors = []
-    decode, record = _decoder(entity).decode, entity.record
+    decode, encode = _decoder(entity).decode, entity.encode
     for number, line in lines:
         try:
             if _NUL_ESCAPE in line or len(line) > max_line:
                 raise msgspec.DecodeError
-            records.append(record(decode(line), number, {}, currency))
+            rows.append((number, encode(decode(line), number, {}, currency)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid):
             good, wrong = _explain(entity, number, line, currency, max_line)
             errors += wrong
             if good is not None:
-                records.append(good)
-    return records, errors
+                rows.append((number, good))
+    return rows, errors
 
 
 @cache
@@ -97,10 +98,11 @@ def _decoder(entity: Entity) -> msgspec.json.Decoder[Any]:
 
 
 _untyped: Final = msgspec.json.Decoder(float_hook=Decimal)
+_plain: Final = msgspec.json.Encoder(decimal_format="number")
 
 
-def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: int) -> tuple[Record | None, RowErrors]:
-    """The record after all, where only unknown fields were in the way; else all that is wrong with the line."""
+def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: int) -> tuple[bytes | None, RowErrors]:
+    """The row after all, where only unknown fields were in the way; else all that is wrong with the line."""
     faults: list[Fault]
     try:
         if len(line) > max_line:
@@ -110,7 +112,7 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         faults = list(by_pointer.values())
         if not faults:
             known, extra = _split(entity.row, raw)
-            return entity.record(msgspec.convert(known, entity.row), number, extra, currency), []
+            return entity.encode(_decoder(entity).decode(_plain.encode(known)), number, extra, currency), []
     except Invalid as exc:
         faults = [(exc.code, exc.detail, exc.pointer)]
     except msgspec.ValidationError as exc:  # what only the whole row shows, as too many items
@@ -156,15 +158,25 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
                     yield "wrong_type", f"expected an object, got {_json_type(item)}", f"{pointer}/{i}"
             continue
         try:
+            if field.type == Money:
+                money(_decimal(raw[name]), pointer)
+                continue
             value = msgspec.convert(raw[name], field.type)
-            if isinstance(value, Decimal):
-                money(value, pointer)
-            elif isinstance(value, datetime):
+            if isinstance(value, datetime):
                 micros(value, pointer)
+            elif name == "currency" and value is not None:
+                currency_code(value)
         except msgspec.ValidationError as exc:
             yield _reason(exc, pointer)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
+
+
+def _decimal(given: Any) -> Decimal:
+    """An amount as JSON gave it. Python reads more as a number than JSON writes: "1_0", " 1", other scripts' digits."""
+    if isinstance(given, str) and (not given.isascii() or "_" in given or given != given.strip()):
+        raise msgspec.ValidationError("Expected an amount such as 12.50")
+    return msgspec.convert(given, Decimal)
 
 
 def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

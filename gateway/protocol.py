@@ -1,4 +1,4 @@
-"""uvicorn's HTTP protocol with a bound on headers, which httptools does not have."""
+"""uvicorn's HTTP protocol with a bound on headers, which httptools does not have, and a way to abort an answer."""
 
 from typing import Any, Final
 
@@ -28,7 +28,10 @@ _MALFORMED: Final = _answer(
 
 
 class BoundedHeaders(HttpToolsProtocol):
-    """Closes a connection whose request headers pass the bound (RFC 6585, section 5), or are not HTTP."""
+    """Closes a connection whose request headers pass the bound (RFC 6585, section 5), or are not HTTP.
+
+    The extension `tillstream.abort` drops the connection at once, so that an answer cut short does not look complete.
+    """
 
     _in_headers = True
     _header_bytes = 0
@@ -36,6 +39,7 @@ class BoundedHeaders(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._in_headers, self._header_bytes = True, 0
         super().on_message_begin()
+        self.scope["extensions"] = {"tillstream.abort": {"abort": self._abort}}
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
@@ -55,6 +59,10 @@ class BoundedHeaders(HttpToolsProtocol):
         """As uvicorn's, but a problem like every other error."""
         self.transport.write(_MALFORMED)
         self.transport.close()
+
+    def _abort(self) -> None:
+        transport: Any = self.transport
+        transport.abort()
 
     def _refuse(self) -> None:
         transport: Any = self.transport

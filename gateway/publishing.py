@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import re
 import time
+from functools import cache
 from itertools import chain
 from typing import Annotated, Final
 
@@ -11,6 +12,7 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 
 from gateway import parse
+from gateway.headers import header
 from gateway.problems import Problem
 from producers.tenants import Tenant
 from schemas import codec, envelope, metrics, topics
@@ -26,6 +28,8 @@ _KEPT_OF_ROW: Final = 10_000
 """Characters kept of a refused row, and _KEPT_ERRORS of what is wrong with it."""
 _KEPT_ERRORS: Final = 20
 _TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
+
+_received: Final = cache(metrics.ROWS_RECEIVED.labels)
 
 
 class Answer(Struct):
@@ -71,7 +75,7 @@ class Publishing:
     ) -> None:
         self._state, self._tenant, self._entity, self._origin = request.state, tenant, entity, origin
         self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
-        traceparent = request.headers.get("traceparent", "")
+        traceparent = header(request, b"traceparent")
         self._traceparent = traceparent.encode() if _TRACEPARENT.fullmatch(traceparent) else None
         self._accepted_ms = time.time_ns() // 1_000_000
         self._sent: list[asyncio.Future[int]] = []
@@ -84,12 +88,12 @@ class Publishing:
         Raises Problem: 413 for what fits no message, 503 when the outcome is unknown.
         """
         for part in body.parts:
+            if self._last_line:
+                await asyncio.sleep(0)  # a large body must not keep others waiting
             self._take(part)
-            await asyncio.sleep(0)  # a large body must not keep others waiting
         await self._acknowledged()
-        verdicts = metrics.ROWS_RECEIVED
-        verdicts.labels(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
-        verdicts.labels(self._entity.name, "rejected").inc(self._answer.rejected)
+        _received(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
+        _received(self._entity.name, "rejected").inc(self._answer.rejected)
         return self._answer
 
     def _take(self, part: list[parse.Line]) -> None:
@@ -108,9 +112,9 @@ class Publishing:
         if errors:
             self._send_rejected(_rejected_rows(dict(part), errors), first, last)
 
-    def _send_rows(self, rows: list[codec.Record], first: int, last: int) -> parse.RowErrors:
+    def _send_rows(self, rows: list[parse.Row], first: int, last: int) -> parse.RowErrors:
         """Send rows as one message, or as halves where their Avro form is larger than their JSON."""
-        value = codec.encode(self._entity.type, {"tenant_id": self._tenant.tenant_id, "rows": rows})
+        value = codec.frame(self._entity.type, self._tenant.tenant_id, [row for _, row in rows])
         if len(value) <= topics.MAX_MESSAGE_BYTES:
             event_id = self._send(self._entity.type, f"{first}-{last}", value, len(rows), first, last)
             self._answer.event_ids.append(event_id)
@@ -121,9 +125,9 @@ class Publishing:
             self._answer.accepted -= 1
             self._answer.rejected += 1
             detail = f"one row may have {topics.MAX_MESSAGE_BYTES} bytes"
-            return [{"line": rows[0]["line"], "pointer": "", "code": "row_too_large", "detail": detail}]
+            return [{"line": rows[0][0], "pointer": "", "code": "row_too_large", "detail": detail}]
         half = len(rows) // 2
-        between = rows[half]["line"]
+        between = rows[half][0]
         return self._send_rows(rows[:half], first, between - 1) + self._send_rows(rows[half:], between, last)
 
     def _send_rejected(self, rejected: list[codec.Record], first: int, last: int) -> None:
@@ -162,13 +166,16 @@ class Publishing:
         return event_id
 
     async def _acknowledged(self) -> None:
-        for result in await asyncio.gather(*self._sent, return_exceptions=True):
-            if isinstance(result, Unavailable):
-                raise unavailable(str(result))
-            if isinstance(result, Rejected):
-                raise Problem(413, result.code, result.detail)
-            if isinstance(result, BaseException):
-                raise result
+        failed: Unavailable | Rejected | None = None
+        for sent in self._sent:  # all of them, so that nothing is under way when the client hears of it
+            try:
+                await sent
+            except (Unavailable, Rejected) as exc:
+                failed = failed or exc
+        if isinstance(failed, Unavailable):
+            raise unavailable(str(failed)) from failed
+        if failed is not None:
+            raise Problem(413, failed.code, failed.detail) from failed
 
 
 async def publish_one(

@@ -9,6 +9,7 @@ from typing import Final
 
 from starlette.requests import Request
 
+from gateway.headers import header
 from gateway.problems import Problem
 from producers import tenants
 from producers.tenant import ApiKey, now
@@ -113,9 +114,15 @@ def _entry(owner: Tenant, hashed: bytes) -> ApiKey | None:
 
 def api_key(request: Request) -> str:
     """The key a request carries, as `X-API-Key` or as a bearer token. Raises Problem 401."""
-    if key := request.headers.get("x-api-key"):
+    if key := header(request, b"x-api-key"):
         return key.strip()
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    scheme, _, token = header(request, b"authorization").partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     raise Problem(401, "missing_key", "send your API key as 'X-API-Key: <key>' or 'Authorization: Bearer <key>'")
+
+
+def authenticated(request: Request) -> Tenant:
+    """The tenant of the path, whose key the request carries. Raises Problem 401, 403, 404 or 503."""
+    tenant: Tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    return tenant

@@ -36,7 +36,7 @@ SELECT count(*) FROM ledger JOIN row_errors USING (tenant_id, topic, partition, 
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND stage = 'gateway'
 """
 _ERRORS: Final = """
-SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row
+SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row, stage
 FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND (chunk, line, log_offset, row_index) > (%s, %s, %s, %s)
 ORDER BY chunk, line, log_offset, row_index LIMIT %s
@@ -90,6 +90,7 @@ class RefusedRow(Struct):
     detail: str
     errors: Annotated[list[FieldError], Meta(description="All that is wrong with it; the first stands above, too.")]
     row: Annotated[str | None, Meta(description="As JSON, or what came in its place.")]
+    stage: Annotated[Literal["gateway", "sink"], Meta(description="Where it was refused.")]
 
 
 class Known(Struct, frozen=True):
@@ -122,12 +123,13 @@ async def known(database: Database, tenant_id: str, upload_id: UUID) -> Known | 
     """The upload's row; None before it is there, and while PostgreSQL is away."""
     try:
         async with database.transaction(tenant_id) as db:
-            return await _row(db, tenant_id, upload_id)
+            return await look_up(db, tenant_id, upload_id)
     except Unavailable:
         return None
 
 
-async def _row(db: Db, tenant_id: str, upload_id: UUID) -> Known | None:
+async def look_up(db: Db, tenant_id: str, upload_id: UUID) -> Known | None:
+    """The upload's row; None before it is there."""
     row = await (await db.execute(_UPLOAD, [tenant_id, upload_id])).fetchone()
     return Known(*row) if row else None
 
@@ -139,7 +141,7 @@ async def read(
     row, chunks, refused = None, [], 0
     try:
         async with database.transaction(tenant_id) as db:
-            row = await _row(db, tenant_id, token.upload_id)
+            row = await look_up(db, tenant_id, token.upload_id)
             chunks = await (await db.execute(_CHUNKS, [tenant_id, token.upload_id])).fetchall()
             counted = await (await db.execute(_REJECTED, [tenant_id, token.upload_id])).fetchone()
             refused = counted[0] if counted else 0
@@ -204,9 +206,9 @@ async def errors(database: Database, tenant_id: str, upload_id: UUID) -> AsyncIt
 
 
 def _error_line(found: Any) -> bytes:
-    chunk, line, _, _, code, pointer, detail, all_errors, row = found
+    chunk, line, _, _, code, pointer, detail, all_errors, row, stage = found
     listed = all_errors or [{"pointer": pointer, "code": code, "detail": detail}]
-    return msgspec.json.encode(RefusedRow(chunk, line, code, pointer, detail, listed, row)) + b"\n"
+    return msgspec.json.encode(RefusedRow(chunk, line, code, pointer, detail, listed, row, stage)) + b"\n"
 
 
 def rfc3339(us: int) -> str:

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from gateway import bodies, idempotency, upload_state
+from gateway.database import Database
 from gateway.idempotency import OtherBody
 from gateway.ingest import json_body
 from gateway.problems import Problem, json
@@ -23,6 +24,7 @@ from gateway.upload_state import DATE_TIME
 from gateway.upload_token import Token
 from producers.tenants import Tenant
 from schemas import envelope
+from schemas.errors import Unavailable
 from schemas.rows import ENTITIES
 
 MAX_CHUNKS: Final = 1_000_000
@@ -125,23 +127,33 @@ async def put_chunk(request: Request) -> Response:
         id_ = envelope.request_id(tenant.tenant_id, "uploads", f"{token.upload_id}/{number}")
         origin = envelope.Request(id_, 1, body.lines, body.lines, token.upload_id, number)
         headers = {}
-        try:
-            answer = await idempotency.first_answer(database, tenant.tenant_id, origin, body.hash)
-        except OtherBody as exc:
-            raise Problem(
-                409, "chunk_conflict", f"chunk {number} came with other content; a chunk never changes"
-            ) from exc
+        answer = await _taken_before(database, tenant, token, origin, body.hash)
         if answer is not None:
             headers["Idempotent-Replayed"] = "true"
         else:
-            known = await upload_state.known(database, tenant.tenant_id, token.upload_id)
-            if known is not None:
-                known.must_take(number)
             publishing = Publishing(request, tenant, ENTITIES[token.entity], origin, body.hash)
             answer = await publishing.publish(body)
         return json(202, TakenChunk(**msgspec.structs.asdict(answer), chunk=number), headers)
     finally:
         state.inflight.give_back(tenant.tenant_id, len(raw))
+
+
+async def _taken_before(
+    database: Database, tenant: Tenant, token: Token, origin: envelope.Request, body_hash: str
+) -> Answer | None:
+    """The answer to a chunk that is in the ledger. Raises Problem 409 for one that would be rejected."""
+    try:
+        async with database.transaction(tenant.tenant_id) as db:
+            answer = await idempotency.look_up(db, tenant.tenant_id, origin, body_hash)
+            known = await upload_state.look_up(db, tenant.tenant_id, token.upload_id)
+    except Unavailable:
+        return None
+    except OtherBody as exc:
+        detail = f"chunk {origin.chunk} came with other content; a chunk never changes"
+        raise Problem(409, "chunk_conflict", detail) from exc
+    if answer is None and known is not None:
+        known.must_take(origin.chunk)
+    return answer
 
 
 async def complete_upload(request: Request) -> Response:

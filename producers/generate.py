@@ -10,17 +10,14 @@ The generators yield lines that end in a newline. They bind every table to a loc
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
-from pathlib import Path
 from struct import unpack
 from typing import Final
 
 from producers import catalogue_data as data
 
 STRIDE: Final = 1_000_003  # a prime: its multiples modulo a smaller number visit everything once
-Progress = Callable[[str, int], None]
 
 
 @dataclass(frozen=True)
@@ -251,40 +248,3 @@ FILES: Final = {
     "stock-events.ndjson": stock_events,
     "price-events.ndjson": price_events,
 }
-
-
-def write(plan: Plan, directory: Path, progress: Progress | None = None) -> None:
-    """Write `<tenant_id>/*.ndjson` for each tenant and, last, `tenants.csv`: with it the set is complete.
-
-    `progress(file, rows)` hears of each chunk just written, for example `("acme-001/orders.ndjson", 5_000)`.
-    """
-    (directory / "tenants.csv").unlink(missing_ok=True)
-    for tenant_index in range(plan.tenants):
-        for name, make in FILES.items():
-            file = f"{tenant_id(tenant_index)}/{name}"
-            chunks = _chunks(make(plan, tenant_index), plan.chunk_size, file, progress)
-            _write_whole(directory / file, chunks)
-    _write_whole(directory / "tenants.csv", _tenants(plan))
-
-
-def _tenants(plan: Plan) -> Iterator[bytes]:
-    yield b"tenant_id,name,currency\n"
-    for tenant_index in range(plan.tenants):
-        shop = data.merchant(tenant_index)
-        yield f"{tenant_id(tenant_index)},{shop.name},{shop.currency}\n".encode()
-
-
-def _chunks(lines: Iterator[bytes], size: int, file: str, progress: Progress | None) -> Iterator[bytes]:
-    while chunk := list(islice(lines, size)):
-        yield b"".join(chunk)
-        if progress:
-            progress(file, len(chunk))
-
-
-def _write_whole(path: Path, chunks: Iterable[bytes]) -> None:
-    """Write under a temporary name and rename: what bears the final name is never half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.writelines(chunks)
-    part.replace(path)

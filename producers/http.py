@@ -10,11 +10,11 @@ from typing import Any, Final, Self
 import httpx
 from msgspec import Struct, convert
 
-from schemas.errors import Rejected, Unavailable
+from producers.calls import Patience, accepted, persist, problem
+from schemas.errors import Rejected
 
 CHUNK_ROWS: Final = 1_000
-TRIES: Final = 8
-_LONGEST_WAIT_S: Final = 10.0
+PATIENCE_S: Final = 30.0
 
 
 class Answer(Struct):
@@ -24,6 +24,16 @@ class Answer(Struct):
     rejected: int
     event_ids: list[str]
     errors: list[dict[str, Any]]
+    errors_omitted: int = 0
+
+
+def chunk_answer(answer: httpx.Response) -> Answer:
+    """What became of a chunk's rows; of those of /ingest the 422 says that none was good. Raises Refused."""
+    said = problem(answer)
+    if said.get("code") != "rows_rejected":
+        return convert(accepted(answer), Answer)
+    wrong = {error["line"] for error in said["errors"]}
+    return Answer(0, len(wrong), [], said["errors"], said.get("errors_omitted", 0))
 
 
 class IngestClient:
@@ -47,28 +57,15 @@ class IngestClient:
     async def send(self, entity: str, body: bytes, idempotency_key: str | None = None) -> Answer:
         """Send one chunk of NDJSON, again while the gateway says that it may; a repeat cannot double it.
 
-        Raises Rejected for an answer that stays wrong (its row errors included where it has any), Unavailable when
-        the tries are used up.
+        A chunk without one good row is an answer, too. Raises Refused when the gateway will not take it, Unavailable
+        when it cannot for PATIENCE_S.
         """
         headers = {"Idempotency-Key": idempotency_key or secrets.token_urlsafe(18)}
-        why = "no answer"
-        for attempt in range(TRIES):
-            try:
-                answer = await self._http.post(f"{self._path}/{entity}", content=body, headers=headers)
-            except httpx.TransportError as exc:
-                why = str(exc) or type(exc).__name__
-            else:
-                if answer.status_code == 202:
-                    return convert(answer.json(), Answer)
-                problem = answer.json()
-                if problem.get("code") == "rows_rejected":
-                    wrong = {error["line"] for error in problem["errors"]}
-                    return Answer(accepted=0, rejected=len(wrong), event_ids=[], errors=problem["errors"])
-                if not problem.get("retriable"):
-                    raise Rejected(problem.get("code", str(answer.status_code)), problem.get("detail", answer.text))
-                why = problem["detail"]
-            await asyncio.sleep(min(0.2 * 2**attempt, _LONGEST_WAIT_S))
-        raise Unavailable(f"given up after {TRIES} tries: {why}")
+
+        async def post() -> httpx.Response:
+            return await self._http.post(f"{self._path}/{entity}", content=body, headers=headers)
+
+        return chunk_answer(await persist(post, Patience(PATIENCE_S)))
 
     async def send_all(
         self,

@@ -26,6 +26,7 @@ MAX_PER_MINUTE: Final = 1_000_000
 MAX_GRACE_S: Final = 366 * 86_400
 TENANT_ID: Final = "^[A-Za-z0-9][A-Za-z0-9-]{0,99}$"
 MAX_NAME: Final = 200
+_UNSHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Clock = Callable[[], int]
 
@@ -80,8 +81,8 @@ def checked(tenant: Tenant) -> Tenant:
     """The tenant, its currencies sorted, when all of it is right; else raises Rejected, which says what would be."""
     if not re.fullmatch(TENANT_ID, tenant.tenant_id):
         raise Rejected("bad_tenant_id", "a tenant id has 1 to 100 letters, digits and hyphens, no hyphen first")
-    if not 1 <= len(tenant.name) <= MAX_NAME or not tenant.name.isprintable():
-        raise Rejected("bad_name", f"a name has 1 to {MAX_NAME} printable characters")
+    if not 1 <= len(tenant.name) <= MAX_NAME or _UNSHOWN.search(tenant.name):
+        raise Rejected("bad_name", f"a name has 1 to {MAX_NAME} characters, none of them a control character")
     for code in (tenant.currency, *tenant.policies.currencies):
         if code not in CURRENCIES:
             raise Rejected("bad_currency", f"a currency is an ISO 4217 code such as EUR, not {code!r}")

@@ -67,6 +67,10 @@ _unheard: Final = logging.getLogger(f"{__name__}.librdkafka")
 _unheard.addHandler(logging.NullHandler())
 _unheard.propagate = False
 _one_of_this_process: Final = threading.Lock()
+_MAX_WAITING: Final = 50_000
+"""Records that wait in librdkafka, which takes 100,000."""
+_PER_SECOND: Final = 2_000
+"""Records that a slow Kafka takes a second."""
 _TAKING_TURNS_S: Final = 30.0
 
 
@@ -114,10 +118,10 @@ def change_all(
                 tried = {tenant_id: checked(to(known.get(tenant_id))) for tenant_id, to in changes.items()}
                 producer.begin_transaction()
                 for tenant in tried.values():
-                    producer.poll(0)
+                    producer.poll(0.1 if len(producer) > _MAX_WAITING else 0)
                     _produce(producer, settings, tenant)
                     on_sent()
-                producer.commit_transaction(settings.delivery_timeout_s)
+                producer.commit_transaction(settings.delivery_timeout_s + len(tried) / _PER_SECOND)
                 return tried
             except KafkaException as exc:
                 error: KafkaError = exc.args[0]
@@ -136,7 +140,7 @@ def _begin(settings: Settings) -> confluent_kafka.Producer:
         config(settings)
         | {
             "transactional.id": settings.named(_WRITER),
-            "transaction.timeout.ms": 20_000,  # how long one that died hides the records after its own
+            "transaction.timeout.ms": 60_000,  # a writer that died hides later records until then, or the next writer
             "logger": _unheard,
         }
     )

@@ -10,7 +10,7 @@ logical types stay in the schemas for other readers; leaving them out here spare
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
 from typing import Any, Final
@@ -34,6 +34,7 @@ class _Schema:
     def __init__(self, type_: str, version: str, text: str) -> None:
         declared = json.loads(text)
         self.type = type_
+        self.declared = declared
         self.version = version
         self.fingerprint = crc64(declared)
         physical = _without_logical_types(declared)
@@ -81,6 +82,26 @@ def encode(type_: str, record: Record) -> bytes:
         raise Rejected("missing_field", f"{type_} needs the field {exc}") from exc
     except (AttributeError, TypeError) as exc:
         raise Rejected("wrong_type", f"not a {type_} record: {exc}") from exc
+
+
+def row_writer(type_: str, values: Mapping[str, str], names: Mapping[str, Any]) -> Callable[..., bytes]:
+    """A function (struct, line, extra, currency) -> bytes of one row of a batch, for `frame`.
+
+    A field is the struct's attribute of its name, or what `values` says of it: see `compiled.struct_writer`.
+    """
+    fields = {field["name"]: field["type"] for field in _catalogue()[0][type_][-1].declared["fields"]}
+    writer: Callable[..., bytes] = compiled.struct_writer(
+        _without_logical_types(fields["rows"]["items"]), "r, line, extra, currency", {"line": "line", **values}, names
+    )
+    return writer
+
+
+def frame(type_: str, tenant_id: str, rows: list[bytes]) -> bytes:
+    """A batch of rows that `row_writer` wrote, as single-object encoding."""
+    tenant = tenant_id.encode()
+    head = SINGLE_OBJECT + _catalogue()[0][type_][-1].fingerprint + compiled.zigzag(len(tenant)) + tenant
+    block = (compiled.zigzag(len(rows)), *rows) if rows else ()
+    return b"".join((head, *block, b"\0"))
 
 
 def check_framing(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> None:

@@ -5,7 +5,7 @@ from the schema; fastavro remains the judge in tests and reads what was written 
 Encoding: Avro 1.12 specification, "Binary encoding".
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 Writer = Callable[[dict[str, Any]], bytes]
@@ -76,15 +76,43 @@ def _length(data: bytes, first: int, at: int) -> tuple[int, int]:
 
 def writer(schema: dict[str, Any]) -> Writer:
     """Compile a writer of a record schema without logical types."""
+
+    def source(field: dict[str, Any]) -> str:
+        name = repr(field["name"])
+        return f"r.get({name}, {field['default']!r})" if "default" in field else f"r[{name}]"
+
+    compiled: Writer = _compiled_writer(schema, source, "r", {}, writer)
+    return compiled
+
+
+def struct_writer(schema: dict[str, Any], arguments: str, values: Mapping[str, str], names: Mapping[str, Any]) -> Any:
+    """Compile a writer of a record schema whose fields are attributes of a struct `r`, or `values`.
+
+    `arguments` are the writer's, the struct first; `values` are expressions over them and `names`, a field each.
+    """
+
+    def source(field: dict[str, Any]) -> str:
+        return f"({values[field['name']]})" if field["name"] in values else f"r.{field['name']}"
+
+    def nested(schema: dict[str, Any]) -> Any:
+        return struct_writer(schema, "r", values, names)
+
+    return _compiled_writer(schema, source, arguments, names, nested)
+
+
+def _compiled_writer(
+    schema: dict[str, Any],
+    source: Callable[[dict[str, Any]], str],
+    arguments: str,
+    names: Mapping[str, Any],
+    nested: Callable[[Any], Any],
+) -> Any:
     lines: list[str] = []
     pieces: list[str] = []
     for i, field in enumerate(schema["fields"]):
-        name = repr(field["name"])
-        value = f"r.get({name}, {field['default']!r})" if "default" in field else f"r[{name}]"
-        _write(lines, pieces, field["type"], value, f"v{i}")
-    source = ["def write(r):", *(f"    {line}" for line in lines), f"    return b''.join(({', '.join(pieces)},))"]
-    compiled: Writer = _compiled(schema, source, "write", writer)
-    return compiled
+        _write(lines, pieces, field["type"], source(field), f"v{i}")
+    body = [f"    {line}" for line in lines] + [f"    return b''.join(({', '.join(pieces)},))"]
+    return _compiled(schema, [f"def write({arguments}):", *body], "write", nested, names)
 
 
 def _write(lines: list[str], pieces: list[str], kind: Any, value: str, name: str) -> None:
@@ -171,14 +199,20 @@ def _read(lines: list[str], kind: Any, name: str) -> None:
             raise NotImplementedError(f"no reader for {kind!r}")
 
 
-def _compiled(schema: dict[str, Any], source: list[str], name: str, compile_: Callable[[Any], Any]) -> Any:
-    """Run the source, with what it refers to: the coded longs, and the functions of nested records."""
-    scope: dict[str, Any] = {"z": _ZIGZAGS, "text": _text, "more": _more, "length": _length}
+def _compiled(
+    schema: dict[str, Any],
+    source: list[str],
+    name: str,
+    compile_: Callable[[Any], Any],
+    names: Mapping[str, Any] = {},
+) -> Any:
+    """Run the source, with what it refers to: the coded longs, the functions of nested records, and `names`."""
+    scope: dict[str, Any] = {"z": _ZIGZAGS, "text": _text, "more": _more, "length": _length, **names}
     for field in schema["fields"]:
         match field["type"]:
             case {"type": "record"} as nested:
                 scope[f"sub_{nested['name']}"] = compile_(nested)
             case {"type": "array", "items": {"type": "record"} as nested}:
                 scope[f"sub_{nested['name']}"] = compile_(nested)
-    exec("\n".join(source), scope)  # made above from schemas that this package ships, from nothing else
+    exec("\n".join(source), scope)  # made from schemas and expressions that this package ships, from nothing else
     return scope[name]

@@ -19,6 +19,7 @@ RATE_LIMITED = Counter("tillstream_rate_limited_total", "Requests refused with 4
 RATE_LIMIT_UNCHECKED = Counter(
     "tillstream_rate_limit_unchecked_total", "Counts left out because the shared store of rate limits was away."
 )
+STREAMS = Gauge("tillstream_read_streams", "Reads that are streamed now.")
 TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 
 # every producer

@@ -17,7 +17,7 @@ from schemas import codec
 from schemas.envelope import BATCH_TYPES, ROWS_REJECTED, Envelope, Position, read_forwarded, tenant_text
 from schemas.errors import Rejected, Undecodable
 from schemas.rows import as_json, natural_id
-from sinks import meaning
+from sinks import meaning, uploads
 
 StagedRow = tuple[Any, ...]
 _PG_EPOCH_US: Final = 946_684_800_000_000
@@ -113,7 +113,7 @@ def prepare(
         elif envelope.type == ROWS_REJECTED:
             message.invalid = [_refused_by_gateway(n, row) for n, row in enumerate(record["rejected"])]
         else:
-            message.upload = record
+            message.upload = uploads.checked(record)
     except Rejected as exc:
         message.refused = exc
         message.rows.clear()
@@ -123,6 +123,8 @@ def prepare(
 
 
 def _refused_by_gateway(index: int, row: codec.Record) -> RowError:
+    if not row["errors"]:
+        raise Rejected("invalid_value", f"nothing is said to be wrong with line {row['line']}")
     first = row["errors"][0]
     return RowError(
         index, row["line"], first["code"], first["detail"], None, first["pointer"], row["errors"], row["row"]

@@ -16,7 +16,7 @@ from producers.client import config
 from producers.tenants import Follower, Policies, Tenant
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Misconfigured, Unavailable, Undecodable
+from schemas.errors import Misconfigured, Rejected, Unavailable, Undecodable
 from schemas.settings import Settings
 from sinks import faults, ledger, offsets, writer
 from sinks.batch import Batch, Message, prepare
@@ -300,8 +300,8 @@ class _Room:
 
 def _tenant(record: confluent_kafka.Message, at: Position) -> list[tuple[tenants.Tenant, int, int]]:
     try:
-        return [(tenants.decode(record.value()), at.offset, at.time_ms)]
-    except Undecodable as exc:
+        return [(tenants.checked(tenants.decode(record.value())), at.offset, at.time_ms)]
+    except Rejected as exc:
         log.error("tenants@%d ignored: %s", at.offset, exc)
         return []
 

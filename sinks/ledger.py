@@ -79,10 +79,12 @@ def _uuid(text: str | None) -> UUID | None:
 
 def _error(message: Message, error: RowError) -> Line:
     src = message.envelope.src
+    errors = [{name: _storable(text) for name, text in one.items()} for one in error.errors]
     stage = "sink" if message.count else "gateway"
     return (
-        message.tenant_id, src.topic, src.partition, src.offset, error.row_index, error.line, error.code, error.detail,
-        _storable(error.natural_id), stage, error.pointer, Jsonb(error.errors) if error.errors else None,
+        message.tenant_id, src.topic, src.partition, src.offset, error.row_index, error.line, _storable(error.code),
+        _storable(error.detail), _storable(error.natural_id), stage, _storable(error.pointer),
+        Jsonb(errors) if errors else None,
         _storable(error.row),
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def write(db: Db, batch: Batch, moves: list[Move]) -> None:
                 by_entity[message.envelope.entity].append(message)
         for entity, messages in by_entity.items():
             _upsert(db, entity, messages)
-        uploads.follow(db, fresh)
+        uploads.follow(db, [(m.envelope.type, m.upload) for m in fresh if m.upload is not None and not m.duplicate])
         ledger.write(db, fresh, batch.outcomes)
         tenants.materialise(db, batch.tenants)
         advance(db, moves)

@@ -108,6 +108,28 @@ class Pipeline:
         self.supervisor.children.remove(child)
         child.stop()
 
+    def backup(self) -> None:
+        """Keep a copy of the database; no sink may run."""
+        self._copy_database(self._database_name, self._database_name + "_backup")
+
+    def restore(self) -> None:
+        """Put the copy in the database's place, as an operator would after a loss; no sink may run."""
+        self._copy_database(self._database_name + "_backup", self._database_name)
+
+    @property
+    def _database_name(self) -> str:
+        return self.settings.database_url.rpartition("/")[2]
+
+    def _copy_database(self, source: str, target: str) -> None:
+        self._sql.close()
+        with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as db:
+            db.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = ANY(%s)", [[source, target]]
+            )
+            db.execute(f'DROP DATABASE IF EXISTS "{target}" WITH (FORCE)'.encode())
+            db.execute(f'CREATE DATABASE "{target}" TEMPLATE "{source}"'.encode())
+        self._sql = psycopg.connect(self.settings.database_url, autocommit=True)
+
     def settings_with(self, **changed: Any) -> Settings:
         """The settings with some changed, to be set before roles are started."""
         return replace(self.settings, **changed)
@@ -150,5 +172,5 @@ class Pipeline:
     def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `tillstream` against this pipeline."""
         command = [sys.executable, "-c", "from deploy.cli import main; main()", *arguments]
-        env = {**os.environ, **self.settings.env()}
+        env = {**os.environ, **self.settings.env(), "COLUMNS": "200"}  # other tests' tenants must not break a line
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ BAD_ROWS: dict[str, dict[str, Any]] = {
     "NUL in an item": {"items": [ITEM, ITEM | {"product_id": "a\x00b"}]},
     "price of an item": {"items": [ITEM, ITEM | {"unit_price": b"\xff"}]},
     "price of an item too large": {"items": [ITEM, ITEM | {"unit_price": b"\x01" * 9}]},
+    "price of an item of 10,000 bytes": {"items": [ITEM, ITEM | {"unit_price": b"\x01" * 10_000}]},
+    "total of other than its items": {"items": [ITEM]},
 }
 TYPE = "tillstream.orders.v1"
 
@@ -205,3 +208,34 @@ def test_a_message_that_is_huge_when_decompressed_is_dead_lettered_and_its_parti
     query = "SELECT code FROM ledger WHERE tenant_id = %s AND event_id = 'huge'"
     assert eventually(lambda: shop.pipeline.sql(query, shop.tenant)) == [("message_too_large",)]
     assert shop.pipeline.children["streams"].restarts == 0
+
+
+REJECTED = {"entity": "orders", "rejected": [{"line": 1, "row": "a\x00", "errors": []}]}
+UPLOAD = {"upload_id": "0190c1b2-0000-5000-8000-000000000001", "entity": "orders", "name": None, "chunks": 1}
+TIMES = dict.fromkeys(("opened_at", "expires_at", "completed_at", "cancelled_at"), 1_769_903_999_000_000)
+BAD_WORDS: list[tuple[str, dict[str, Any]]] = [
+    (envelope.ROWS_REJECTED, REJECTED),
+    (envelope.UPLOAD_OPENED, UPLOAD | TIMES | {"upload_id": "no uuid"}),
+    (envelope.UPLOAD_OPENED, UPLOAD | TIMES | {"entity": "shoes"}),
+    (envelope.UPLOAD_OPENED, UPLOAD | TIMES | {"name": "a\x00b"}),
+    (envelope.UPLOAD_OPENED, UPLOAD | TIMES | {"expires_at": 2**63 - 1}),
+    (envelope.UPLOAD_COMPLETED, UPLOAD | TIMES | {"chunks": -1}),
+    (envelope.UPLOAD_CANCELLED, UPLOAD | TIMES | {"cancelled_at": -(2**63)}),
+]
+
+
+@pytest.mark.parametrize(("type_", "record"), BAD_WORDS)
+def test_what_only_a_gateway_should_say_may_be_said_by_anybody(shop: Shop, type_: str, record: dict[str, Any]) -> None:
+    settings, event_id = shop.pipeline.settings, secrets.token_hex(8)
+    value = codec.encode(type_, {"tenant_id": shop.tenant} | record)
+    made = envelope.headers_of(
+        event_id=event_id, type=type_, source="direct", accepted_ms=0, rows=0, value=value, traceparent=None
+    )
+
+    async def send() -> None:
+        async with Producer(settings) as producer:
+            await producer.send(settings.named(topics.INGESTION), topics.partition_key(shop.tenant), value, made)
+
+    asyncio.run(send())
+    query = "SELECT outcome, code, rows FROM ledger WHERE event_id = %s"
+    assert eventually(lambda: shop.pipeline.sql(query, event_id)) == [("rejected", "invalid_value", 0)]

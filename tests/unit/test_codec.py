@@ -58,6 +58,32 @@ def test_our_bytes_are_fastavros_bytes(batch: dict[str, Any]) -> None:
     assert codec.count_rows(ORDERS, value, len(batch["rows"])) == len(batch["rows"])
 
 
+keys = st.fixed_dictionaries(
+    {"key_id": text, "sha256": st.binary(), "created_at": longs, "expires_at": st.none() | longs}
+)
+limits = st.none() | st.integers(0, 2**31 - 1)
+a_tenant = st.fixed_dictionaries(
+    {
+        "tenant_id": text,
+        "name": text,
+        "currency": text,
+        "keys": st.lists(keys, max_size=3),
+        "limits": st.fixed_dictionaries({"requests_per_minute": limits, "product_events_per_minute": limits}),
+        "policies": st.fixed_dictionaries({"currencies": st.lists(text, max_size=5), "order_totals": text}),
+    }
+)
+
+
+@given(a_tenant)
+def test_records_in_records_and_arrays_of_strings_are_fastavros_bytes_too(tenant: dict[str, Any]) -> None:
+    type_ = "tillstream.tenant.v1"
+    value = codec.encode(type_, tenant)
+    assert value == by_fastavro(type_, tenant)
+    assert codec.decode(type_, value) == tenant
+    required = {name: tenant[name] for name in ("tenant_id", "name", "currency", "keys")}
+    assert codec.decode(type_, codec.encode(type_, required))["policies"] == {"currencies": [], "order_totals": "exact"}
+
+
 @given(batches, st.data())
 def test_damaged_bytes_are_undecodable_and_nothing_worse(batch: dict[str, Any], data: st.DataObject) -> None:
     value = bytearray(codec.encode(ORDERS, batch))

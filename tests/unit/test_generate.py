@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from producers import generate
+from producers import datasets, generate
 from producers.generate import Plan
 
 SMALL = generate.PRESETS["small"]
@@ -219,7 +219,7 @@ def test_bad_rows_are_bad_in_the_way_they_say() -> None:
 
 def test_write_makes_a_complete_set_and_reports_every_row(tmp_path: Path) -> None:
     plan, heard = Plan(3, 40, 200, chunk_size=64), Counter[str]()
-    generate.write(plan, tmp_path, lambda file, count: heard.update({file: count}))
+    datasets.write(plan, tmp_path, lambda file, count: heard.update({file: count}))
     with (tmp_path / "tenants.csv").open(encoding="utf-8", newline="") as file:
         tenants = list(csv.DictReader(file))
     assert [tenant["tenant_id"] for tenant in tenants] == ["acme-001", "nordlicht-002", "harbour-003"]
@@ -241,10 +241,10 @@ def test_a_killed_run_leaves_no_half_file_under_a_final_name(tmp_path: Path) -> 
         if file.endswith("/orders.ndjson"):
             raise KilledError
 
-    generate.write(Plan(1, 40, 200), tmp_path)
+    datasets.write(Plan(1, 40, 200), tmp_path)
     before = (tmp_path / "acme-001" / "orders.ndjson").read_bytes()
     with pytest.raises(KilledError):
-        generate.write(Plan(1, 40, 200, seed=8, chunk_size=50), tmp_path, kill)
+        datasets.write(Plan(1, 40, 200, seed=8, chunk_size=50), tmp_path, kill)
     assert (tmp_path / "acme-001" / "orders.ndjson").read_bytes() == before
     assert not (tmp_path / "tenants.csv").exists()
 

@@ -41,7 +41,11 @@ def items(**changes: str | None) -> str:
 
 def parsed(entity: str, *lines: str | bytes, currency: str = "EUR") -> tuple[list[dict[str, Any]], list[Any]]:
     raw = [line.encode() if isinstance(line, str) else line for line in lines]
-    return parse(ENTITIES[entity], list(enumerate(raw, start=1)), currency, MAX_LINE)
+    rows, errors = parse(ENTITIES[entity], list(enumerate(raw, start=1)), currency, MAX_LINE)
+    type_ = ENTITIES[entity].type
+    records = codec.decode(type_, codec.frame(type_, "t", [row for _, row in rows]))["rows"]
+    assert [record["line"] for record in records] == [line for line, _ in rows]
+    return records, errors
 
 
 def good(entity: str, line: str | bytes) -> dict[str, Any]:
@@ -68,6 +72,24 @@ def reasons(entity: str, line: str | bytes) -> set[tuple[str, str]]:
 
 def cents(record: dict[str, Any], field: str = "total_amount") -> int:
     return int.from_bytes(record[field], "big", signed=True)
+
+
+def test_every_field_of_a_row_is_carried() -> None:
+    product = PRODUCT | {
+        "sku": '"S-9"', "currency": '"CHF"', "category": '"kitchen"', "active": "false", "attributes": '{"a":[1]}',
+        "updated_at": '"2026-01-01T00:00:00Z"', "colour": '"red"',
+    }  # fmt: skip
+    assert good("products", text(product)) == {
+        "line": 1, "product_id": "P-1", "sku": "S-9", "name": "Kettle", "price": b"d", "currency": "CHF",
+        "category": "kitchen", "active": False, "attributes": '{"colour":"red","a":[1]}',
+        "updated_at": 1_767_225_600_000_000,
+    }  # fmt: skip
+    customer = CUSTOMER | {"email": '"a@b"', "name": '"Zoë"', "phone": '"1"', "country": '"NL"'}
+    assert list(good("customers", text(customer)).values()) == [1, "C-1", "a@b", "Zoë", "1", "NL", None, None]
+    order = ORDER | {"customer_id": '"C"', "customer_name": '"N"', "customer_email": '"e"', "items": items()}
+    record = good("orders", text(order))
+    assert [record[f"customer_{field}"] for field in ("id", "name", "email")] == ["C", "N", "e"]
+    assert [tuple(item.values()) for item in record["items"]] == [("P", 1, b"d")] * 2
 
 
 # Lines and parts

@@ -1,0 +1,165 @@
+"""Query parameters of reads: what each takes, and the SQL condition that it becomes."""
+
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime
+from typing import Any, Final, get_args
+from urllib.parse import unquote
+
+from msgspec import Struct
+from psycopg.sql import SQL, Composed, Literal
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+
+from gateway.problems import Problem
+from schemas.rows import Status
+
+_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")  # RFC 3339
+_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_MAX_TEXT: Final = 500
+
+
+class Filter(Struct, frozen=True):
+    """A parameter: what it takes, in words; its reader, which raises ValueError; its condition on `{value}`."""
+
+    takes: str
+    read: Callable[[str], Any]
+    condition: str
+    several: bool = False
+
+
+def _text(raw: str) -> str:
+    if not 1 <= len(raw) <= _MAX_TEXT or "\x00" in raw:
+        raise ValueError
+    return raw
+
+
+def _one_of(*words: str) -> Callable[[str], str]:
+    def read(raw: str) -> str:
+        if raw not in words:
+            raise ValueError
+        return raw
+
+    return read
+
+
+def moment(raw: str) -> datetime:
+    """An RFC 3339 date-time with its offset, or a date, which is its first moment in UTC. Raises ValueError."""
+    if _DATE.fullmatch(raw):
+        return datetime.combine(date.fromisoformat(raw), datetime.min.time(), UTC)
+    raw = re.sub(r" (\d\d:\d\d)$", r"+\1", raw)  # a plus that was not encoded
+    if not _DATE_TIME.fullmatch(raw):
+        raise ValueError
+    return datetime.fromisoformat(raw.upper())
+
+
+_STATUSES: Final = get_args(Status)
+_TEXT: Final = f"1 to {_MAX_TEXT} characters"
+_MOMENT: Final = "an RFC 3339 date-time with an offset, or a date (its first moment in UTC)"
+
+FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
+    "products": {
+        "sku": Filter(_TEXT, _text, "sku = {value}"),
+        "category": Filter(_TEXT, _text, "category = {value}"),
+        "active": Filter("true or false", lambda raw: {"true": True, "false": False}[raw], "active = {value}"),
+    },
+    "customers": {
+        "email": Filter(_TEXT, _text, "email = {value}"),
+        "country": Filter(_TEXT, _text, "country = {value}"),
+    },
+    "orders": {
+        "status": Filter(
+            f"one or more of {', '.join(_STATUSES)}", _one_of(*_STATUSES), "order_status IN ({value})", several=True
+        ),
+        "from": Filter(_MOMENT, moment, "order_date >= {value}"),
+        "to": Filter(f"{_MOMENT}; orders of that moment are left out", moment, "order_date < {value}"),
+        "currency": Filter(_TEXT, _text, "currency = {value}"),
+        "customer_id": Filter(_TEXT, _text, "customer_id = {value}"),
+        "product_id": Filter(
+            _TEXT,
+            _text,
+            "external_order_id IN (SELECT external_order_id FROM order_items"
+            " WHERE tenant_id = {tenant} AND product_id = {value})",
+        ),
+        "sku": Filter(
+            _TEXT,
+            _text,
+            "external_order_id IN (SELECT external_order_id FROM order_items WHERE tenant_id = {tenant} AND product_id"
+            " = (SELECT product_id FROM products WHERE tenant_id = {tenant} AND sku = {value}))",
+        ),
+        "unresolved": Filter(
+            "true",
+            _one_of("true"),
+            # Materialized, so that it is found once even where the planner knows nothing of the tables yet.
+            "external_order_id IN (WITH unresolved AS MATERIALIZED ("
+            "SELECT external_order_id FROM orders x WHERE tenant_id = {tenant} AND customer_id IS NOT NULL AND NOT"
+            " EXISTS (SELECT FROM customers c WHERE c.tenant_id = {tenant} AND c.customer_id = x.customer_id)"
+            " UNION "
+            "SELECT external_order_id FROM order_items item WHERE tenant_id = {tenant} AND NOT"
+            " EXISTS (SELECT FROM products p WHERE p.tenant_id = {tenant} AND p.product_id = item.product_id)"
+            ") SELECT external_order_id FROM unresolved)",
+        ),
+    },
+}
+
+
+def read(entity: str, given: QueryParams, besides: tuple[str, ...]) -> dict[str, list[Any]]:
+    """The values of each filter given. Raises Problem 400 for a name that is none, and neither in `besides`."""
+    known = FILTERS[entity]
+    found: dict[str, list[Any]] = {}
+    for name in given:
+        raw = given.getlist(name)
+        if name in besides:
+            once(name, raw)
+        elif name not in known:
+            raise bad(name, f"there is no parameter {name!r}; {entity} take {', '.join((*known, *besides))}")
+        else:
+            found[name] = _values(name, known[name], raw)
+    return found
+
+
+def none(given: QueryParams) -> None:
+    """Raises Problem 400 for any parameter."""
+    for name in given:
+        raise bad(name, f"there is no parameter {name!r}; this path takes none")
+
+
+def _values(name: str, known: Filter, raw: list[str]) -> list[Any]:
+    words = [word.strip() for text in raw for word in text.split(",")] if known.several else [once(name, raw)]
+    try:
+        return [known.read(word) for word in words]
+    except (ValueError, KeyError) as exc:
+        raise bad(name, f"{name} takes {known.takes}, not {', '.join(words)[:100]!r}") from exc
+
+
+def last_of_path(request: Request) -> str:
+    """What follows /api/v1/tenants/<tenant>/<kind>/: an id of the merchant's, slashes and all. Raises Problem 404.
+
+    Read from the path as it was sent, where a slash at the end is not the id's and an encoded one is.
+    """
+    raw = request.scope["raw_path"].split(b"/", 6)[6].removesuffix(b"/")
+    if not raw or "\x00" in (found := unquote(raw.decode("ascii"))):
+        raise Problem(404, "not_found", "there is nothing at this path")
+    return found
+
+
+def once(name: str, raw: list[str]) -> str:
+    """The value of a parameter that may come once. Raises Problem 400."""
+    if len(raw) != 1:
+        raise bad(name, f"{name} is there {len(raw)} times; send it once")
+    return raw[0]
+
+
+def bad(name: str, detail: str) -> Problem:
+    """A 400 that names the parameter."""
+    return Problem(400, "bad_parameter", detail, parameter=name)
+
+
+def conditions(entity: str, tenant_id: str, values: Mapping[str, list[Any]]) -> list[Composed]:
+    """SQL of the filters given, their values quoted."""
+    return [
+        SQL(FILTERS[entity][name].condition).format(
+            tenant=Literal(tenant_id), value=SQL(", ").join([Literal(value) for value in several])
+        )
+        for name, several in values.items()
+    ]

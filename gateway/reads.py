@@ -1,0 +1,186 @@
+"""GET /products, /customers, /orders: pages, one record, or all of it as a stream, and how fresh it is."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway import accept, cursors, filters
+from gateway.database import Db, reading
+from gateway.problems import Problem
+from gateway.sql import statement
+from gateway.stream import Query, Streamed
+from gateway.tenants import authenticated
+from schemas import topics
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
+_PAGE: Final = 100
+_MAX_PAGE: Final = 1_000
+_MAX_LIMIT: Final = 10**14
+_PAGING: Final = ("limit", "cursor")
+_KEYS: Final[dict[str, tuple[str, ...]]] = {
+    "products": ("product_id",),
+    "customers": ("customer_id",),
+    "orders": ("order_date", "external_order_id"),
+}
+_AFTER: Final = {
+    "products": "product_id > {}",
+    "customers": "customer_id > {}",
+    "orders": "(order_date, external_order_id) < ({}, {})",
+}
+# JSON text never holds a control character: quoted and delimited by two of them, CSV is the text itself.
+_COPY_NDJSON: Final = SQL(
+    "COPY (SELECT row_to_json(r) FROM ({}) r) TO STDOUT (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')"
+)
+_COPY_CSV: Final = SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)")
+
+
+async def products(request: Request) -> Response:
+    """Products by id; see `_listing`."""
+    return await _listing(request, "products")
+
+
+async def customers(request: Request) -> Response:
+    """Customers by id; see `_listing`."""
+    return await _listing(request, "customers")
+
+
+async def orders(request: Request) -> Response:
+    """Orders with their items, the newest first; see `_listing`."""
+    return await _listing(request, "orders")
+
+
+async def product(request: Request) -> Response:
+    """One product, or Problem 404."""
+    return await _one(request, "products")
+
+
+async def customer(request: Request) -> Response:
+    """One customer, or Problem 404."""
+    return await _one(request, "customers")
+
+
+async def order(request: Request) -> Response:
+    """One order with its items, or Problem 404."""
+    return await _one(request, "orders")
+
+
+# Merchants' ids may hold slashes, hence `path`.
+ROUTES: Final = (
+    ("/products", products),
+    ("/products/{record_id:path}", product),
+    ("/customers", customers),
+    ("/customers/{record_id:path}", customer),
+    ("/orders", orders),
+    ("/orders/{record_id:path}", order),
+)
+
+
+async def _listing(request: Request, entity: str) -> Response:
+    """A page `{data, next_cursor}`, or all rows as NDJSON or CSV, as Accept says. Raises Problem."""
+    tenant_id = authenticated(request).tenant_id
+    media_type = accept.best(request.headers.get("accept", ""), (JSON, NDJSON, CSV))
+    given = request.query_params
+    values = filters.read(entity, given, _PAGING)
+    scope = [tenant_id, entity, sorted((name, sorted(map(str, several))) for name, several in values.items())]
+    where = filters.conditions(entity, tenant_id, values)
+    if "cursor" in given:
+        where.append(_after(entity, cursors.decode(scope, given["cursor"], len(_KEYS[entity]))))
+    limit = _limit(given.get("limit"), _MAX_PAGE if media_type == JSON else _MAX_LIMIT)
+    if media_type == JSON:
+        return await _page(request, tenant_id, entity, where, limit or _PAGE, scope)
+    request.state.database.must_answer()
+    rows = select(entity, tenant_id, where, limit)
+    query = Query(
+        tenant_id,
+        copy=(_COPY_NDJSON if media_type == NDJSON else _COPY_CSV).format(rows),
+        first=_applied_up_to(request, tenant_id),
+        line_end=b"\n" if media_type == NDJSON else b"\r\n",
+    )
+    return Streamed(request.state.streams, query, media_type, _headers)
+
+
+async def _page(
+    request: Request, tenant_id: str, entity: str, where: list[Composed], limit: int, scope: list[Any]
+) -> Response:
+    rows = select(entity, tenant_id, where, limit + 1)  # one more shows whether there is a next page
+    key = SQL(", ").join(SQL("r.{}").format(Identifier(name)) for name in _KEYS[entity])
+    query = SQL("SELECT row_to_json(r)::text, {} FROM ({}) r").format(key, rows)
+    async with reading(request, tenant_id) as db:
+        headers = _headers(await _first(db, _applied_up_to(request, tenant_id)))
+        found = await (await db.execute(query)).fetchall()
+    more, found = len(found) > limit, found[:limit]
+    cursor = cursors.encode(scope, list(found[-1][1:])) if more else None
+    data = ",".join(row[0] for row in found).encode()
+    body = b'{"data":[' + data + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}"
+    return Response(body, headers=headers, media_type=JSON)
+
+
+async def _one(request: Request, entity: str) -> Response:
+    tenant_id = authenticated(request).tenant_id
+    accept.best(request.headers.get("accept", ""), (JSON,))
+    filters.none(request.query_params)
+    where = [SQL("{} = {}").format(Identifier(_KEYS[entity][-1]), Literal(filters.last_of_path(request)))]
+    query = SQL("SELECT row_to_json(r)::text FROM ({}) r").format(select(entity, tenant_id, where, None))
+    async with reading(request, tenant_id) as db:
+        headers = _headers(await _first(db, _applied_up_to(request, tenant_id)))
+        found = await _first(db, query)
+    if found is None:
+        raise Problem(404, "not_found", f"none of the {entity} has this id, or it is not applied yet")
+    return Response(found[0], headers=headers, media_type=JSON)
+
+
+def select(entity: str, tenant_id: str, where: Sequence[Composable], limit: int | None) -> Composed:
+    """The query for rows as they are answered, in their order."""
+    return statement(entity).format(
+        tenant=Literal(tenant_id),
+        where=SQL(" AND ").join(where or [SQL("true")]),
+        limit=SQL("" if limit is None else "LIMIT {}").format(Literal(limit)),
+    )
+
+
+def _after(entity: str, key: list[str]) -> Composed:
+    """The condition of coming after this key. Raises Problem 400 for a forged one."""
+    parts: list[Any] = list(key)
+    if entity == "orders":
+        try:
+            parts[0] = filters.moment(key[0])
+        except ValueError as exc:
+            raise filters.bad("cursor", "cursor takes the next_cursor of the page before, whole") from exc
+    return SQL(_AFTER[entity]).format(*map(Literal, parts))
+
+
+def _limit(given: str | None, most: int) -> int | None:
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdigit() and len(given) < 16 and 1 <= int(given) <= most):
+        raise filters.bad("limit", f"limit takes 1 to {most}, not {given[:40]!r}")
+    return int(given)
+
+
+def _applied_up_to(request: Request, tenant_id: str) -> Composed | None:
+    """The query for how far the tenant's partition is applied; None while Kafka has not said how many there are."""
+    if (partitions := request.state.kafka.partitions) is None:
+        return None
+    topic = request.state.settings.named(topics.INGESTION_UNIQUE)
+    partition = topics.partition_of(topics.partition_key(tenant_id), partitions)
+    return SQL("SELECT applied_up_to FROM sink_offsets WHERE topic = {} AND partition = {}").format(topic, partition)
+
+
+async def _first(db: Db, query: Composed | None) -> Any:
+    return None if query is None else await (await db.execute(query)).fetchone()
+
+
+def _headers(applied: tuple[datetime | None] | None) -> dict[str, str]:
+    """`applied` is the row that `_applied_up_to` found."""
+    headers = {"Vary": "Accept", "Cache-Control": "no-store"}  # shared caches do not know that X-API-Key is a secret
+    if applied is not None and applied[0] is not None:
+        moment = applied[0].astimezone(UTC).isoformat(timespec="milliseconds")
+        headers["Applied-Up-To"] = moment.replace("+00:00", "Z")
+    return headers

@@ -1,0 +1,51 @@
+"""Many rows of a tenant at once, made by PostgreSQL itself."""
+
+from typing import Any
+
+import psycopg
+
+_PRODUCTS = """
+INSERT INTO products (tenant_id, product_id, id, sku, name, price, currency, category, active, attributes, updated_at,
+                      version_at, version_offset, version_row)
+SELECT %(tenant)s, 'P-' || n, gen_random_uuid(), 'SKU-' || n, 'Product ' || n, n %% 1000 + 0.5, 'EUR',
+       'category ' || n %% 20, n %% 50 <> 0, CASE n %% 2 WHEN 0 THEN '{"colour": "red"}'::jsonb END,
+       CASE n %% 3 WHEN 0 THEN timestamptz '2026-01-01 10:00:00.25Z' END, now(), n, 1
+FROM generate_series(1, %(rows)s) n
+"""
+_CUSTOMERS = """
+INSERT INTO customers (tenant_id, customer_id, id, email, name, phone, country, attributes, updated_at, version_at,
+                       version_offset, version_row)
+SELECT %(tenant)s, 'C-' || n, gen_random_uuid(), 'c' || n || '@example.com', 'Customer ' || n, '+49 30 ' || n,
+       (ARRAY['DE', 'FR', 'IT'])[n %% 3 + 1], NULL, NULL, now(), n, 1
+FROM generate_series(1, %(rows)s) n
+"""
+# Times of a week, in steps of ten minutes: ties.
+_ORDERS = """
+INSERT INTO orders (tenant_id, external_order_id, id, customer_id, customer_name, customer_email, total_amount,
+                    currency, order_status, order_date, raw_payload, updated_at, version_at, version_offset,
+                    version_row)
+SELECT %(tenant)s, 'A-' || n, gen_random_uuid(), 'C-' || n %% 5000 + 1, 'Customer ' || n, 'c' || n || '@example.com',
+       n %% 10000 + 0.25, CASE n %% 10 WHEN 0 THEN 'USD' ELSE 'EUR' END,
+       (ARRAY['delivered', 'delivered', 'pending', 'delivered', 'paid', 'shipped', 'refunded'])[n %% 7 + 1],
+       timestamptz '2026-01-01Z' + n * 7919 %% 100000 / 100 * interval '10 minutes',
+       CASE n %% 3 WHEN 0 THEN '{"channel": "web"}'::jsonb END, NULL, now(), n, 1
+FROM generate_series(1, %(rows)s::bigint) n
+"""
+_ITEMS = """
+INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantity, unit_price)
+SELECT %(tenant)s, 'A-' || n, item, 'P-' || (n * 31 + item * 17) %% 1000 + 1, item + 1, 12.5
+FROM generate_series(1, %(rows)s::bigint) n, generate_series(0, 1) item WHERE item = 0 OR n %% 3 > 0
+"""
+_STATEMENTS = {
+    "products": [_PRODUCTS],
+    "customers": [_CUSTOMERS],
+    "orders": [_ORDERS, _ITEMS],
+    "bare orders": [_ORDERS],
+}
+
+
+def fill(db: psycopg.Connection[Any], tenant: str, **rows: int) -> None:
+    """Make so many rows of each entity."""
+    for entity, count in rows.items():
+        for statement in _STATEMENTS[entity]:
+            db.execute(statement.encode(), {"tenant": tenant, "rows": count})

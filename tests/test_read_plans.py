@@ -1,0 +1,85 @@
+"""Each read finds its rows by the index that was made for it, as the reader, under row-level security."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from pipeline import READER_PASSWORD, Pipeline
+from psycopg.sql import SQL
+from records import fill
+from starlette.datastructures import QueryParams
+
+from deploy import credentials
+from gateway import database, filters
+from gateway.reads import select
+
+TENANT = "two"
+
+
+@pytest.fixture(scope="module")
+def reader() -> Iterator[psycopg.Connection[Any]]:
+    """The gateway's login in a database of some tenants, one of which it reads as."""
+    with Pipeline.database() as url:
+        with psycopg.connect(url, autocommit=True) as db:
+            for tenant in ("one", TENANT, "three"):
+                fill(db, tenant, products=3_000, customers=5_000, orders=20_000)
+            db.execute("VACUUM ANALYZE products, customers, orders, order_items")
+        with psycopg.connect(credentials.reader_url(url, READER_PASSWORD)) as db:
+            for name, value in (database.READING | {"app.tenant_id": TENANT}).items():
+                db.execute("SELECT set_config(%s, %s, false)", [name, value])
+            yield db
+
+
+def plan(db: psycopg.Connection[Any], entity: str, query: str, limit: int | None) -> list[dict[str, Any]]:
+    """The nodes of the plan of a read; an index by the name that its migration gave it."""
+    where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
+    explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit))
+    row = db.execute(explain).fetchone()
+    assert row is not None
+    parents = dict(db.execute("SELECT inhrelid::regclass::text, inhparent::regclass::text FROM pg_inherits").fetchall())
+
+    def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield node | {"Index Name": parents.get(node.get("Index Name", ""))}
+        for below in node.get("Plans", ()):
+            yield from nodes(below)
+
+    return list(nodes(row[0][0]["Plan"]))
+
+
+BY_DATE, ITEMS, OF_PRODUCT = "orders_newest", "order_items_pkey", "order_items_of_product"
+READS = [
+    ("orders", "", {BY_DATE, ITEMS}),
+    ("orders", "from=2026-01-02&to=2026-01-03", {BY_DATE, ITEMS}),
+    ("orders", "currency=USD", {BY_DATE, ITEMS}),
+    ("orders", "status=delivered", {BY_DATE, ITEMS}),
+    ("orders", "status=paid", {"orders_of_status", ITEMS}),
+    ("orders", "customer_id=C-7", {"orders_of_customer", ITEMS}),
+    ("orders", "product_id=P-7", {OF_PRODUCT, ITEMS}),
+    ("orders", "sku=SKU-7", {OF_PRODUCT, ITEMS, "sku_taken"}),
+    ("products", "", {"products_pkey"}),
+    ("products", "sku=SKU-7", {"sku_taken"}),
+    ("products", "category=category 3", {"products_of_category"}),
+    ("products", "active=false", {"products_inactive"}),
+    ("products", "active=true", {"products_pkey"}),
+    ("customers", "", {"customers_pkey"}),
+    ("customers", "email=c9@example.com", {"customers_of_email"}),
+    ("customers", "country=FR", {"customers_pkey"}),
+]
+FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false"}
+"""Reads that match so few rows here that they may be found first and then sorted."""
+
+
+@pytest.mark.parametrize(("entity", "query", "indexes"), READS)
+def test_a_page_uses_its_index(reader: psycopg.Connection[Any], entity: str, query: str, indexes: set[str]) -> None:
+    nodes = plan(reader, entity, query, 101)
+    assert indexes <= {node["Index Name"] for node in nodes}
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
+    sorts = [node["Plan Rows"] for node in nodes if "Sort" in node["Node Type"] and node.get("Sort Key") != ["id.id"]]
+    assert sorts == [] if query not in FEW else all(rows < 200 for rows in sorts)
+
+
+def test_the_policy_of_row_level_security_is_decided_once(reader: psycopg.Connection[Any]) -> None:
+    nodes = plan(reader, "orders", "", 101)
+    assert all("current_setting" not in node.get(part, "") for node in nodes for part in ("Filter", "Index Cond"))
+    assert any("current_setting" in node.get("One-Time Filter", "") for node in nodes)
