@@ -26,12 +26,16 @@ CODES: Final = {
     },
     404: {
         "not_found": "There is nothing at this path.",
+        "unknown_event": "No gateway made this event id for this tenant, and it is not in the ledger.",
         "unknown_key": "The tenant has no key with this id.",
         "unknown_tenant": "The tenant does not exist.",
         "unknown_upload": "The upload token was not made here, or is not whole.",
     },
     405: {
         "method_not_allowed": "The path does not take this method; Allow says which it takes.",
+    },
+    406: {
+        "not_acceptable": "Accept leaves none of the media types that there are.",
     },
     408: {
         "body_too_slow": "The body did not arrive in time.",
@@ -81,6 +85,7 @@ CODES: Final = {
         " Idempotency-Key where there is one.",
         "overloaded": "Too many bytes are being taken in right now.",
         "reads_unavailable": "PostgreSQL does not answer.",
+        "too_many_streams": "Too many answers are being streamed right now.",
         "tenants_not_loaded": "The gateway has just started and still reads the list of tenants.",
     },
 }  # fmt: skip

@@ -15,7 +15,8 @@ from starlette.endpoints import HTTPEndpoint
 from starlette.routing import Route
 
 from gateway.codes import CODES, RETRIABLE, STATUS_OF
-from gateway.operations import NDJSON, OPERATIONS, Content, Operation
+from gateway.operation import NDJSON, Content, Operation
+from gateway.operations import OPERATIONS
 from gateway.parameters import HEADERS, PARAMETERS
 from gateway.problems import ProblemDetails
 from schemas.rows import ENTITIES
@@ -47,6 +48,7 @@ Multi-tenant ingestion on Kafka: nothing lost, nothing doubled.
 _TAGS: Final = {
     "Ingest": "Rows of customers, products and orders.",
     "Uploads": "Large bodies in chunks, which may come in any order, in parallel, and again.",
+    "Reads": "What is stored, a page at a time or all of it, and what became of an event.",
     "Admin": "Tenants, their keys, limits and policies; for who has the admin token.",
     "Health": "For orchestrators and Prometheus.",
     "Schema": "This document.",

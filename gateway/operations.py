@@ -2,75 +2,36 @@
 
 from typing import Annotated, Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import Meta
 
 from gateway import admin, health, schema_pages, uploads
 from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
 from gateway.ingest import Validated
+from gateway.operation import (
+    ANY_CODE,
+    JSON,
+    KEYS,
+    NDJSON,
+    TENANT,
+    TENANT_CODES,
+    Content,
+    Examples,
+    Operation,
+    Said,
+    Taken,
+)
 from gateway.parameters import IDEMPOTENCY_KEY, LIMITED, REPLAYED
 from gateway.publishing import Answer
+from gateway.read_operations import READS
 from gateway.upload_state import RefusedRow, UploadState
 from schemas.rows import ENTITIES, Customer, Order, Product
 
-JSON: Final = "application/json"
-NDJSON: Final = "application/x-ndjson"
-TENANT: Final = "/api/v1/tenants/{tenant_id}"
-
-Examples = dict[str, Any]
-
-
-class Content(Struct, frozen=True):
-    """A body: its type (a msgspec type, or None for text), and examples by what they show."""
-
-    type: Any = None
-    examples: Examples = {}
-
-
-class Taken(Struct, frozen=True):
-    """A request's body, by media type."""
-
-    description: str
-    content: dict[str, Content]
-    required: bool = True
-
-
-class Said(Struct, frozen=True):
-    """An answer that is no problem, its body by media type, and the headers that it always has."""
-
-    description: str
-    content: dict[str, Content] = {}
-    headers: tuple[str, ...] = ()
-
-
-class Operation(Struct, frozen=True):
-    """`codes` are of the problems it can answer with; `headers` those that any of its answers may have.
-
-    `summary` stands for the first line of the endpoint's docstring.
-    """
-
-    id: str
-    tag: str
-    answers: dict[int, Said]
-    codes: tuple[str, ...] = ()
-    taken: Taken | None = None
-    parameters: tuple[str, ...] = ()
-    headers: tuple[str, ...] = ()
-    security: tuple[str, ...] = ()
-    summary: str = ""
-
-
-_ANY: Final = ("internal_error", "headers_too_large")
-_TENANT: Final = (
-    *_ANY, "missing_key", "invalid_key", "revoked_key", "wrong_tenant", "unknown_tenant", "not_found",
-    "tenants_not_loaded",
-)  # fmt: skip
 _BODY: Final = ("body_too_slow", "body_too_large", "broken_encoding", "unknown_encoding", "overloaded")
 _ROWS: Final = ("empty_body", "too_many_lines", "message_too_large", "kafka_unavailable")
-_UPLOAD: Final = (*_TENANT, "unknown_upload")
-_ADMIN: Final = (*_ANY, "admin_off", "missing_admin_token", "wrong_admin_token", "tenants_not_loaded")
+_UPLOAD: Final = (*TENANT_CODES, "unknown_upload")
+_ADMIN: Final = (*ANY_CODE, "admin_off", "missing_admin_token", "wrong_admin_token", "tenants_not_loaded")
 _CHANGE: Final = (*_ADMIN, *_BODY, "malformed_json", "bad_body", "kafka_unavailable")
 _CHECKED: Final = ("bad_currency", "bad_limit", "bad_name", "bad_order_totals", "bad_tenant_id")
-_KEYS: Final = ("ApiKey", "Bearer")
 _TOKEN: Final = ("AdminToken",)
 
 _COMPRESSED: Final = "Plain, or with `Content-Encoding: gzip` or `zstd`."
@@ -103,11 +64,11 @@ def _ingest(entity: str) -> Operation:
             202: Said("Kafka has acknowledged the good rows.", {JSON: Content(Answer)}, (IDEMPOTENCY_KEY,)),
         },
         codes=(
-            *_TENANT, *_BODY, *_ROWS, "bad_idempotency_key", "bad_parameter", "too_many_rows", "rows_rejected",
+            *TENANT_CODES, *_BODY, *_ROWS, "bad_idempotency_key", "bad_parameter", "too_many_rows", "rows_rejected",
             "idempotency_key_reused", "rate_limited",
         ),
         headers=(IDEMPOTENCY_KEY, REPLAYED, *LIMITED),
-        security=_KEYS,
+        security=KEYS,
     )  # fmt: skip
 
 
@@ -127,24 +88,24 @@ UPLOADS: Final = {
         parameters=(IDEMPOTENCY_KEY,),
         answers={201: Said("The upload is open.", {JSON: Content(uploads.Opened)}, (IDEMPOTENCY_KEY,))},
         codes=(
-            *_TENANT, *_BODY, "bad_idempotency_key", "bad_document", "idempotency_key_reused", "kafka_unavailable",
+            *TENANT_CODES, *_BODY, "bad_idempotency_key", "bad_document", "idempotency_key_reused", "kafka_unavailable",
         ),
         headers=(IDEMPOTENCY_KEY, REPLAYED),
-        security=_KEYS,
+        security=KEYS,
     ),
     f"GET {TENANT}/uploads/{{token}}": Operation(
         "show_upload",
         "Uploads",
         answers={200: _state("How far it is.")},
         codes=(*_UPLOAD, "reads_unavailable"),
-        security=_KEYS,
+        security=KEYS,
     ),
     f"DELETE {TENANT}/uploads/{{token}}": Operation(
         "cancel_upload",
         "Uploads",
         answers={202: _state("Cancelled, unless it was complete before.")},
         codes=(*_UPLOAD, "kafka_unavailable"),
-        security=_KEYS,
+        security=KEYS,
     ),
     f"PUT {TENANT}/uploads/{{token}}/chunks/{{n}}": Operation(
         "send_chunk",
@@ -159,7 +120,7 @@ UPLOADS: Final = {
             "upload_expired",
         ),
         headers=(REPLAYED,),
-        security=_KEYS,
+        security=KEYS,
     ),
     f"POST {TENANT}/uploads/{{token}}/complete": Operation(
         "complete_upload",
@@ -170,7 +131,7 @@ UPLOADS: Final = {
             *_UPLOAD, *_BODY, "bad_document", "kafka_unavailable", "upload_cancelled", "upload_completed",
             "upload_expired",
         ),
-        security=_KEYS,
+        security=KEYS,
     ),
     f"GET {TENANT}/uploads/{{token}}/errors": Operation(
         "list_refused_rows",
@@ -179,7 +140,7 @@ UPLOADS: Final = {
             200: Said("One object a line.", {NDJSON: Content(list[RefusedRow])}),
         },
         codes=(*_UPLOAD, "reads_unavailable"),
-        security=_KEYS,
+        security=KEYS,
     ),
 }  # fmt: skip
 
@@ -253,7 +214,7 @@ _CACHING: Final = ("ETag", "Cache-Control")
 _OF_PAGE: Final = (*_CACHING, "Content-Security-Policy", "Referrer-Policy", "X-Content-Type-Options")
 _UNCHANGED: Final = "If-None-Match names what the client has."
 ABOUT: Final = {
-    "GET /healthz": Operation("healthz", "Health", {200: Said("It lives.", _TEXT)}, _ANY),
+    "GET /healthz": Operation("healthz", "Health", {200: Said("It lives.", _TEXT)}, ANY_CODE),
     "GET /readyz": Operation(
         "readyz",
         "Health",
@@ -261,21 +222,21 @@ ABOUT: Final = {
             200: Said("Ready.", {JSON: Content(health.Readiness)}),
             503: Said("Not ready.", {JSON: Content(health.Readiness)}),
         },
-        _ANY,
+        ANY_CODE,
     ),
-    "GET /metrics": Operation("metrics", "Health", {200: Said("Prometheus's text format.", _TEXT)}, _ANY),
+    "GET /metrics": Operation("metrics", "Health", {200: Said("Prometheus's text format.", _TEXT)}, ANY_CODE),
     f"GET {schema_pages.DOCUMENT}": Operation(
         "openapi_document",
         "Schema",
         {200: Said("OpenAPI 3.1.", {JSON: Content(dict[str, Any])}, _CACHING), 304: Said(_UNCHANGED, {}, _CACHING)},
-        _ANY,
+        ANY_CODE,
         parameters=("If-None-Match",),
     ),
     f"GET {schema_pages.SWAGGER_UI}": Operation(
         "swagger_ui",
         "Schema",
         {200: Said("The page.", {"text/html": Content()}, _OF_PAGE), 304: Said(_UNCHANGED, {}, _OF_PAGE)},
-        _ANY,
+        ANY_CODE,
         parameters=("If-None-Match",),
     ),
     f"GET {schema_pages.SWAGGER_UI}{{file}}": Operation(
@@ -287,7 +248,7 @@ ABOUT: Final = {
             ),
             304: Said(_UNCHANGED, {}, _OF_PAGE),
         },
-        (*_ANY, "not_found"),
+        (*ANY_CODE, "not_found"),
         parameters=("If-None-Match",),
     ),
 }
@@ -295,6 +256,7 @@ ABOUT: Final = {
 OPERATIONS: Final[dict[str, Operation]] = {
     **{f"POST {TENANT}/ingest/{entity}": _ingest(entity) for entity in ENTITIES},
     **UPLOADS,
+    **READS,
     **ADMIN,
     **ABOUT,
 }

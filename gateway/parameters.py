@@ -1,16 +1,29 @@
 """Parameters and headers of the HTTP API, as OpenAPI describes them."""
 
-from typing import Any, Final
+from typing import Any, Final, get_args
 
+from gateway.filters import FILTERS
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
 from producers.tenant import TENANT_ID
+from schemas.rows import Status
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
 LIMITED: Final = ("RateLimit-Policy", "RateLimit")
 
 _TEXT: Final = {"type": "string"}
+_SOME: Final = {"type": "string", "minLength": 1}
+_WORDS: Final = {"type": "string", "minLength": 1, "maxLength": 500}
+_MOMENT: Final = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+_FILTERS: Final[dict[str, dict[str, Any]]] = {
+    "status": {"type": "array", "items": {"type": "string", "enum": list(get_args(Status))}, "minItems": 1},
+    "active": {"type": "boolean"},
+    "from": _MOMENT,
+    "to": _MOMENT,
+    "unresolved": {"type": "string", "enum": ["true"]},
+}
+"""Of those that take something else than words."""
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]([ !#-~]*[!#-~])?$"}
 
 
@@ -40,6 +53,19 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "validate_only": _query("validate_only", "Publish nothing.", {"type": "boolean", "default": False}),
     "limit": _query("limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
     "cursor": _query("cursor", "The next_cursor of the page before.", _TEXT),
+    "record_id": _path("record_id", "The merchant's own id; slashes in it may be sent as they are.", _SOME),
+    "event_id": _path("event_id", "As it was answered, or as a direct producer made it.", _SOME),
+    "page.limit": _query(
+        "limit",
+        "Size of a page of JSON: 1 to 1,000, by default 100. Of NDJSON and CSV, how many rows at most, by default all.",
+        {"type": "integer", "minimum": 1},
+    ),
+    "page.cursor": _query("cursor", "The next_cursor of the page before; filters must be the same.", _SOME),
+    **{
+        f"{entity}.{name}": _query(name, f"Takes {known.takes}.", _FILTERS.get(name, _WORDS))
+        for entity, filters in FILTERS.items()
+        for name, known in filters.items()
+    },
     IDEMPOTENCY_KEY: _header(
         IDEMPOTENCY_KEY,
         "Names the request, quoted (RFC 9651) or bare: sent again under it, it counts once, and once it is stored the"
@@ -71,6 +97,11 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "Seconds after which the same request can work.",
         "schema": {"type": "integer", "minimum": 1},
     },
+    "Applied-Up-To": {
+        "description": "What was accepted before then is in this answer. Absent before anything was.",
+        "schema": {"type": "string", "format": "date-time"},
+    },
+    "Vary": {"description": "RFC 9110.", "schema": _TEXT},
     "WWW-Authenticate": {"description": "How to authenticate (RFC 9110).", "schema": _TEXT},
     "Location": {"description": "The tenant's path.", "schema": {"type": "string", "format": "uri-reference"}},
     "Cache-Control": {"description": "RFC 9111.", "schema": _TEXT},

@@ -9,13 +9,15 @@ from urllib.parse import urljoin
 
 import pytest
 import schemathesis
-from pipeline import Pipeline
+from pipeline import Pipeline, eventually
 from schemathesis import Case, engine
 from schemathesis.checks import load_all_checks
 from schemathesis.config import SchemathesisConfig
 from schemathesis.core.failures import AcceptedNegativeData, Failure
 from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
 from shop import problem
+
+from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
 
 DOCUMENT, SWAGGER_UI = "/api/schema/openapi.json", "/api/schema/swagger-ui/"
 NDJSON = "application/x-ndjson"
@@ -97,6 +99,13 @@ class Access:
         self.tenant, self.key = pipeline.tenant()
         self.changed, _ = pipeline.tenant()
         self.headers = {"X-API-Key": self.key}
+        self.customer, self.product, self.order = "C-7", "P-1", "A-1001"
+        self.event = self.send("orders", ORDERS["one order"])
+        self.send("customers", CUSTOMERS["one customer"])
+        self.send("products", PRODUCTS["one product"])
+        for path in (f"customers/{self.customer}", f"products/{self.product}", f"orders/{self.order}"):
+            url = f"/api/v1/tenants/{self.tenant}/{path}"
+            eventually(lambda url=url: pipeline.http.get(url, headers=self.headers).is_success)
         limits = {"limits": {"requests_per_minute": 1_000_000, "product_events_per_minute": 1_000_000}}
         self.request("PATCH", f"/api/v1/admin/tenants/{self.tenant}", self.admin, json=limits)
 
@@ -104,6 +113,11 @@ class Access:
         answer = self.pipeline.http.request(method, path, headers=headers, **given)
         assert answer.is_success, answer.text
         return answer.json()
+
+    def send(self, entity: str, row: dict[str, Any]) -> str:
+        """The event id of a row that was taken."""
+        path = f"/api/v1/tenants/{self.tenant}/ingest/{entity}"
+        return str(self.request("POST", path, self.headers, json=row)["event_ids"][0])
 
     def upload(self) -> str:
         """The token of a new upload."""
@@ -188,6 +202,8 @@ def what_fits_the_schema_is_taken(ctx: Any, response: Any, case: Case) -> None:
     """Stricter than positive_data_acceptance: of rows, each must be taken, save for what no schema can say."""
     if case.meta is None or case.meta.generation.mode.is_negative or response.status_code not in (202, 400, 422):
         return
+    if response.status_code == 400 and response.json().get("parameter") in ("cursor", "limit"):
+        return  # a cursor is another page's, and how large a page may be depends on Accept
     rows_of_any_kind = case.operation.definition.raw["operationId"] == "send_chunk"
     if response.request.method == case.operation.method.upper() and not rows_of_any_kind:
         said = response.json()
@@ -257,8 +273,17 @@ def test_what_is_sent_to_things_that_exist_is_answered_as_documented(access: Acc
         parameters=to(access.tenant, token=access.upload()),
         operations=[
             {"include-tag": "Admin", "parameters": to(access.changed, key_id=access.key_id())},
-            {"include-operation-id": "cancel_upload", "parameters": to(access.tenant, token=access.upload())},
-            {"include-operation-id": "complete_upload", "parameters": to(access.tenant, token=access.upload())},
+            *(
+                {"include-operation-id": operation, "parameters": to(access.tenant, **more)}
+                for operation, more in {
+                    "cancel_upload": {"token": access.upload()},
+                    "complete_upload": {"token": access.upload()},
+                    "show_customer": {"record_id": access.customer},
+                    "show_product": {"record_id": access.product},
+                    "show_order": {"record_id": access.order},
+                    "show_event": {"event_id": access.event},
+                }.items()
+            ),
         ],
     )
     answers = run(schema)
