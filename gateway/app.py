@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> Starlette:
         await asyncio.to_thread(streams.close)
         await asyncio.to_thread(registry.stop)
 
-    return Starlette(
+    app = Starlette(
         routes=routes,
         exception_handlers={
             Problem: render,
@@ -87,6 +87,8 @@ def create_app(settings: Settings) -> Starlette:
         middleware=[Middleware(Measured), Middleware(RateLimitHeaders)],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # what has no twin is nothing, and a client's Host header names no place to go
+    return app
 
 
 def _routes() -> list[Route]:
