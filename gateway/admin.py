@@ -7,10 +7,11 @@ import asyncio
 import hmac
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec.structs import asdict
 from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +19,7 @@ from starlette.responses import Response
 from gateway import bodies
 from gateway.problems import Problem, json
 from producers import tenants
-from producers.tenant import MAX_GRACE_S, Tenant
+from producers.tenant import MAX_GRACE_S, MAX_NAME, MAX_PER_MINUTE, ORDER_TOTALS, TENANT_ID, Limits, Policies, Tenant
 from producers.tenants import Change
 from schemas.errors import Rejected, Unavailable
 
@@ -34,35 +35,94 @@ _MakesKey = Callable[[Tenant | None], tuple[Tenant, str]]
 _Body = TypeVar("_Body", bound=Struct)
 
 
-class _Limits(Struct, forbid_unknown_fields=True):
-    requests_per_minute: int | UnsetType | None = UNSET
-    product_events_per_minute: int | UnsetType | None = UNSET
+# What these take beyond their types is checked by `producers.tenant.checked`; the schemas are for readers.
+_PerMinute = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_PER_MINUTE})]
+_CurrencyCode = Annotated[str, Meta(extra_json_schema={"pattern": "^[A-Z]{3}$"}, description="ISO 4217 code.")]
+_OrderTotals = Annotated[
+    str,
+    Meta(
+        extra_json_schema={"enum": ORDER_TOTALS},
+        description="What an order's total must be to the sum of its items: shipping and tax come `at_least` on top.",
+    ),
+]
+_DateTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
-class _Policies(Struct, forbid_unknown_fields=True):
-    currencies: list[str] | UnsetType | None = UNSET
-    order_totals: str | UnsetType | None = UNSET
+class LimitsChange(Struct, forbid_unknown_fields=True):
+    """Single events a minute: 0 is no limit, null the gateway's default."""
+
+    requests_per_minute: _PerMinute | UnsetType | None = UNSET
+    product_events_per_minute: _PerMinute | UnsetType | None = UNSET
+
+
+class PoliciesChange(Struct, forbid_unknown_fields=True):
+    """What rows must be; null is the default."""
+
+    currencies: (
+        Annotated[list[_CurrencyCode], Meta(description="That rows may name; empty for any.")] | UnsetType | None
+    ) = UNSET
+    order_totals: _OrderTotals | UnsetType | None = UNSET
 
 
 class Changes(Struct, forbid_unknown_fields=True):
-    """What a PATCH may say. What is absent stays, null goes back to the default."""
+    """What is absent stays as it is, null goes back to the default."""
 
-    name: str | UnsetType = UNSET
-    currency: str | UnsetType = UNSET
-    limits: _Limits | UnsetType | None = UNSET
-    policies: _Policies | UnsetType | None = UNSET
+    name: Annotated[str, Meta(extra_json_schema={"minLength": 1, "maxLength": MAX_NAME})] | UnsetType = UNSET
+    currency: _CurrencyCode | UnsetType = UNSET
+    limits: LimitsChange | UnsetType | None = UNSET
+    policies: PoliciesChange | UnsetType | None = UNSET
 
 
 class NewTenant(Changes, kw_only=True, forbid_unknown_fields=True):
-    """What a POST may say."""
+    """A tenant to be made; its name is its id where absent."""
 
-    tenant_id: str
+    tenant_id: Annotated[str, Meta(extra_json_schema={"pattern": TENANT_ID})]
 
 
 class NewKey(Struct, forbid_unknown_fields=True):
-    """With `grace_seconds`, the tenant's other keys end after so long."""
+    """A key to be made. With `grace_seconds`, the tenant's other keys end after so long."""
 
-    grace_seconds: int | None = None
+    grace_seconds: Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_GRACE_S})] | None = None
+
+
+class ShownKey(Struct):
+    """A key without its secret."""
+
+    key_id: str
+    created_at: _DateTime
+    expires_at: Annotated[_DateTime | None, Meta(description="Null: no end.")]
+
+
+class ShownTenant(Struct):
+    """A tenant as it is."""
+
+    tenant_id: str
+    name: str
+    currency: Annotated[str, Meta(description="Of products that name none.")]
+    keys: list[ShownKey]
+    limits: Limits
+    policies: Policies
+
+
+class TenantPage(Struct):
+    """Tenants by id; `next_cursor` is null on the last page."""
+
+    tenants: list[ShownTenant]
+    next_cursor: str | None
+
+
+class ShownApiKey(Struct):
+    """A new key: shown now, and never again."""
+
+    key_id: str
+    api_key: str
+
+
+class MadeTenant(ShownTenant):
+    """A tenant with its first key: shown now, and never again."""
+
+    key_id: str
+    api_key: str
 
 
 class _Guarded(HTTPEndpoint):
@@ -85,7 +145,10 @@ class Tenants(_Guarded):
     """/api/v1/admin/tenants"""
 
     async def post(self, request: Request) -> Response:
-        """Make a tenant and its first API key: 201 with both."""
+        """Make a tenant and its first API key.
+
+        201 with both; the key is never shown again.
+        """
         given = await _body(request, NewTenant)
 
         def made(known: Tenant | None) -> tuple[Tenant, str]:
@@ -97,35 +160,40 @@ class Tenants(_Guarded):
         return await _keyed(request, given.tenant_id, made, whole=True)
 
     async def get(self, request: Request) -> Response:
-        """All tenants by id, a page at a time: `next_cursor` is null on the last."""
+        """List tenants by id, a page at a time."""
         size = request.query_params.get("limit", str(_PAGE))
-        if not size.isascii() or not size.isdigit() or not 1 <= int(size[:9]) <= _MAX_PAGE:
+        if not (size.isascii() and size.isdigit() and len(size) < 16 and 1 <= int(size) <= _MAX_PAGE):
             raise Problem(400, "bad_parameter", f"limit takes 1 to {_MAX_PAGE}, not {size!r}")
         after = request.query_params.get("cursor", "")
         page = await asyncio.to_thread(request.state.registry.page, after, int(size) + 1)
         more, page = len(page) > int(size), page[: int(size)]
-        body = {"tenants": [tenants.shown(each) for each in page], "next_cursor": page[-1].tenant_id if more else None}
-        return json(200, body)
+        return json(200, TenantPage([_shown(each) for each in page], page[-1].tenant_id if more else None))
 
 
 class OneTenant(_Guarded):
     """/api/v1/admin/tenants/{tenant_id}"""
 
     async def get(self, request: Request) -> Response:
-        """The tenant, its limits, policies and keys (never a key itself)."""
-        return json(200, tenants.shown(request.state.registry.get(request.path_params["tenant_id"])))
+        """Show a tenant: its limits, policies and keys (never a key itself)."""
+        return json(200, _shown(request.state.registry.get(request.path_params["tenant_id"])))
 
     async def patch(self, request: Request) -> Response:
-        """Change what the body names: 200 with the tenant as it is now."""
+        """Change a tenant where the body names something.
+
+        200 with the tenant as it is now; other gateways follow within a second.
+        """
         given = msgspec.to_builtins(await _body(request, Changes))
-        return json(200, tenants.shown(await _change(request, lambda known: tenants.merged(known, given))))
+        return json(200, _shown(await _change(request, lambda known: tenants.merged(known, given))))
 
 
 class Keys(_Guarded):
     """/api/v1/admin/tenants/{tenant_id}/keys"""
 
     async def post(self, request: Request) -> Response:
-        """One more key, or with `grace_seconds` one in place of the others: 201 `{key_id, api_key}`."""
+        """Make one more key, or one in place of the others.
+
+        201; the key is never shown again.
+        """
         grace = (await _body(request, NewKey)).grace_seconds
         if grace is not None and not 0 <= grace <= MAX_GRACE_S:
             raise Problem(422, "bad_grace", f"grace_seconds takes 0 to {MAX_GRACE_S}, not {grace}")
@@ -141,9 +209,12 @@ class Key(_Guarded):
     """/api/v1/admin/tenants/{tenant_id}/keys/{key_id}"""
 
     async def delete(self, request: Request) -> Response:
-        """End a key now: 200 with the tenant."""
+        """End a key now.
+
+        200 with the tenant, where the key stays listed.
+        """
         key_id = request.path_params["key_id"]
-        return json(200, tenants.shown(await _change(request, lambda known: tenants.with_revoked_key(known, key_id))))
+        return json(200, _shown(await _change(request, lambda known: tenants.with_revoked_key(known, key_id))))
 
 
 async def _keyed(request: Request, tenant_id: str, made: _MakesKey, *, whole: bool = False) -> Response:
@@ -156,9 +227,9 @@ async def _keyed(request: Request, tenant_id: str, made: _MakesKey, *, whole: bo
         return tenant
 
     tenant = await _published(request, tenant_id, to)
-    body = tenants.shown(tenant) if whole else {}
-    headers = {"Location": f"{BASE}/{tenant_id}", "Cache-Control": "no-store"}
-    return json(201, body | {"key_id": tenant.keys[-1].key_id, "api_key": key}, headers)
+    made_key = ShownApiKey(tenant.keys[-1].key_id, key)
+    body = MadeTenant(**asdict(_shown(tenant)), **asdict(made_key)) if whole else made_key
+    return json(201, body, {"Location": f"{BASE}/{tenant_id}", "Cache-Control": "no-store"})
 
 
 async def _change(request: Request, to: Callable[[Tenant], Tenant]) -> Tenant:
@@ -190,6 +261,10 @@ async def _published(request: Request, tenant_id: str, to: Change) -> Tenant:
         raise Problem(_STATUS.get(exc.code, 422), exc.code, exc.detail) from exc
     except Unavailable as exc:
         raise _unavailable(str(exc)) from exc
+
+
+def _shown(tenant: Tenant) -> ShownTenant:
+    return msgspec.convert(tenants.shown(tenant), ShownTenant)
 
 
 def _known(tenant: Tenant | None) -> Tenant:

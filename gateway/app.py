@@ -7,23 +7,23 @@ from contextlib import asynccontextmanager
 from functools import cache
 from typing import Any, Final, TypedDict
 
-import prometheus_client
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, reads, uploads
+from gateway import admin, health, openapi, reads, schema_pages, uploads
 from gateway.bodies import Inflight
 from gateway.database import Database
 from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
-from gateway.problems import Problem, json, render
+from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
+from gateway.schema_pages import Static
 from gateway.stream import Streams
 from gateway.tenants import Registry
 from producers import Producer
@@ -46,12 +46,15 @@ class State(TypedDict):
     kafka: Reachability
     database: Database
     limits: RateLimits
+    document: Static
     streams: Streams
 
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application. Raises Misconfigured."""
     limits = RateLimits(settings)
+    routes = _routes()
+    document = schema_pages.static_document(openapi.document(routes))
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
@@ -66,30 +69,14 @@ def create_app(settings: Settings) -> Starlette:
                 kafka=kafka,
                 database=database,
                 limits=limits,
+                document=document,
                 streams=(streams := Streams(settings.reader_database_url)),
             )
         await asyncio.to_thread(streams.close)
         await asyncio.to_thread(registry.stop)
 
     return Starlette(
-        routes=[
-            *_both(BASE + "/ingest/{entity}", ingest, "POST"),
-            *_both(BASE + "/uploads", uploads.open_upload, "POST"),
-            *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
-            *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
-            *_both(BASE + "/uploads/{token}/chunks/{n:int}", uploads.put_chunk, "PUT"),
-            *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
-            *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
-            *_both(admin.BASE, admin.Tenants),
-            *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
-            *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
-            *_both(admin.BASE + "/{tenant_id:str}/keys/{key_id:str}", admin.Key),
-            *_both(BASE + "/events/{event_id:path}", event, "GET"),
-            *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
-            *_both("/healthz", _healthz, "GET"),
-            *_both("/readyz", _readyz, "GET"),
-            *_both("/metrics", _metrics, "GET"),
-        ],
+        routes=routes,
         exception_handlers={
             Problem: render,
             Unavailable: _unavailable,
@@ -102,26 +89,37 @@ def create_app(settings: Settings) -> Starlette:
     )
 
 
+def _routes() -> list[Route]:
+    return [
+        *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+        *_both(BASE + "/uploads", uploads.open_upload, "POST"),
+        *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
+        *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
+        *_both(BASE + "/uploads/{token}/chunks/{n:int}", uploads.put_chunk, "PUT"),
+        *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
+        *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
+        *_both(admin.BASE, admin.Tenants),
+        *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
+        *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
+        *_both(admin.BASE + "/{tenant_id:str}/keys/{key_id:str}", admin.Key),
+        *_both(BASE + "/events/{event_id:path}", event, "GET"),
+        *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
+        *_both("/healthz", health.healthz, "GET"),
+        *_both("/readyz", health.readyz, "GET"),
+        *_both("/metrics", health.metrics, "GET"),
+        *_both(schema_pages.DOCUMENT, schema_pages.openapi_document, "GET"),
+        Route(schema_pages.SWAGGER_UI, schema_pages.swagger_ui),
+        Route(schema_pages.SWAGGER_UI.rstrip("/"), schema_pages.to_swagger_ui, include_in_schema=False),
+        Route(schema_pages.SWAGGER_UI + "{file:str}", schema_pages.swagger_ui_file),
+    ]
+
+
 def _both(path: str, endpoint: Any, *methods: str) -> list[Route]:
     """A route with and without its trailing slash; an HTTPEndpoint knows its methods itself."""
-    return [Route(each, endpoint, methods=list(methods) or None) for each in (path, path + "/")]
-
-
-async def _healthz(request: Request) -> Response:
-    return PlainTextResponse("ok\n")
-
-
-async def _readyz(request: Request) -> Response:
-    reasons = []
-    if not request.state.kafka.reachable:
-        reasons.append("Kafka does not answer")
-    if not request.state.registry.loaded.is_set():
-        reasons.append("the topic tenants is not read to its end yet")
-    return json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
-
-
-async def _metrics(request: Request) -> Response:
-    return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+    return [
+        Route(each, endpoint, methods=list(methods) or None, include_in_schema=each == path)
+        for each in (path, path + "/")
+    ]
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:
@@ -130,7 +128,20 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
     answer = await render(request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail)))
     answer.headers.update(exc.headers or {})
+    if exc.status_code == 405 and (allowed := _allowed(request)):
+        answer.headers["Allow"] = ", ".join(sorted(allowed))
     return answer
+
+
+def _allowed(request: Request) -> set[str]:
+    """The methods of all routes with this path: Starlette's own answer names those of the first only."""
+    routes: list[Route] = request.app.routes
+    return {
+        method
+        for route in routes
+        if route.matches(request.scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
 
 
 async def _bug(request: Request, exc: Exception) -> Response:

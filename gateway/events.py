@@ -18,7 +18,10 @@ _MAX_LINES: Final = 101
 
 
 async def event(request: Request) -> Response:
-    """200 with the event, `pending` where this installation made its id; raises Problem 404 and 503."""
+    """Tell what became of an event.
+
+    `pending` where this installation made its id and it is not in the ledger yet.
+    """
     tenant_id = authenticated(request).tenant_id
     filters.none(request.query_params)
     event_id = filters.last_of_path(request)

@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from gateway.database import Database, Db
 from gateway.headers import header
+from gateway.parse import FieldError, RowError
 from gateway.problems import Problem
 from gateway.publishing import Answer
 from schemas import envelope
@@ -36,13 +37,15 @@ SELECT line, errors FROM row_errors
 WHERE tenant_id = %s AND topic = %s AND partition = %s AND log_offset = %s AND stage = 'gateway'
 ORDER BY line
 """
+_ABSENT: Final = "\n"
+"""What no header can hold; an empty key is not the same as none."""
 _MAX_ERRORS: Final = 1_000
 
 
 def key_of(request: Request) -> str:
     """The caller's key, quoted (RFC 9651 string) or bare, or a new one. Raises Problem 400."""
     given = _given(request)
-    if not given:
+    if given is None:
         return secrets.token_urlsafe(18)
     if len(given) >= 2 and given[0] == given[-1] == '"':
         given = given[1:-1]
@@ -57,11 +60,12 @@ def key_of(request: Request) -> str:
 
 def was_given(request: Request) -> bool:
     """Whether the client chose the key; one that we make has never been seen."""
-    return bool(_given(request))
+    return _given(request) is not None
 
 
-def _given(request: Request) -> str:
-    return header(request, b"idempotency-key").strip()
+def _given(request: Request) -> str | None:
+    given = header(request, b"idempotency-key", _ABSENT)
+    return None if given == _ABSENT else given.strip()
 
 
 async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
@@ -103,6 +107,10 @@ async def _answer(db: Db, tenant_id: str, lines: list[Any]) -> Answer:
         for number, errors in await (await db.execute(_REJECTED, [tenant_id, *line[7:10]])).fetchall():
             answer.rejected += 1
             room = _MAX_ERRORS - len(answer.errors)
-            answer.errors += [{"line": number, **error} for error in errors[:room]]
+            answer.errors += [_numbered(number, error) for error in errors[:room]]
             answer.errors_omitted += max(0, len(errors) - room)
     return answer
+
+
+def _numbered(line: int, error: FieldError) -> RowError:
+    return {"line": line, "pointer": error["pointer"], "code": error["code"], "detail": error["detail"]}

@@ -16,8 +16,18 @@ from schemas import envelope
 from schemas.rows import ENTITIES
 
 
+class Validated(Answer):
+    """What would become of the rows; nothing was published."""
+
+    validated_only: bool = True
+
+
 async def ingest(request: Request) -> Response:
-    """202 with `{event_ids, accepted, rejected, errors}` once Kafka has acknowledged; see DESIGN, "HTTP contract"."""
+    """Send rows: many as NDJSON, one as JSON.
+
+    202 once Kafka has acknowledged the good rows; what is wrong with the others stands in `errors`. A row replaces the
+    record whole: an optional field that is absent is null, or its default. Unknown fields are kept.
+    """
     key = request.state.idempotency_key = idempotency.key_of(request)
     entity = ENTITIES.get(request.path_params["entity"])
     if entity is None:
@@ -58,8 +68,7 @@ def _response(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> 
             errors_omitted=answer.errors_omitted,
         )
     if dry:
-        said = {"event_ids": [], "accepted": answer.accepted, "rejected": answer.rejected, "errors": answer.errors}
-        return json(200, said | {"errors_omitted": answer.errors_omitted, "validated_only": True}, headers)
+        return json(200, Validated([], answer.accepted, answer.rejected, answer.errors, answer.errors_omitted), headers)
     return json(202, answer, headers)
 
 
@@ -69,7 +78,7 @@ def _choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
         return choices[0]
     given = request.query_params.get(name, choices[0]).lower()
     if given not in choices:
-        raise Problem(400, "bad_parameter", f"{name} takes {' or '.join(choices)}, not {given!r}")
+        raise Problem(400, "bad_parameter", f"{name} takes {' or '.join(choices)}, not {given!r}", parameter=name)
     return given
 
 

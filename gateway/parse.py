@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from schemas import topics
 from schemas.rows import Entity, Invalid, Money, OrderItem, currency_code, micros, money
@@ -24,7 +24,22 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAX_EXPONENT: Final = 308  # of a double, beyond which few readers follow
 _AT: Final = re.compile(r" - at `\$(.*)`$")
 
-RowErrors = list[dict[str, Any]]
+
+class FieldError(TypedDict):
+    """What is wrong with one field."""
+
+    pointer: Annotated[str, Meta(description="JSON pointer (RFC 6901) of the field; empty for the whole row.")]
+    code: str
+    detail: str
+
+
+class RowError(FieldError):
+    """What is wrong with one field of one row."""
+
+    line: Annotated[int, Meta(description="Of the body, from 1.")]
+
+
+RowErrors = list[RowError]
 Line = tuple[int, bytes]
 Row = tuple[int, bytes]
 """A good line: its number, and its part of an Avro batch."""
@@ -107,7 +122,7 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
     return None, [_fault(number, *fault) for fault in faults]
 
 
-def _fault(number: int, code: str, detail: str, pointer: str) -> dict[str, Any]:
+def _fault(number: int, code: str, detail: str, pointer: str) -> RowError:
     return {"line": number, "pointer": pointer, "code": code, "detail": detail}
 
 

@@ -2,19 +2,33 @@
 
 from typing import Any, Final
 
+import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.problems import ProblemDetails
+
 MAX_HEADER_BYTES: Final = 65_536
-_ANSWER: Final = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
-    b"content-type: application/problem+json\r\nconnection: close\r\n\r\n"
-    b'{"type":"urn:tillstream:problem:headers_too_large","title":"headers too large","status":431,'
-    b'"detail":"headers may have 65536 bytes together","code":"headers_too_large","retriable":false}'
+
+
+def _answer(status_line: bytes, problem: ProblemDetails) -> bytes:
+    body = msgspec.json.encode(problem)
+    length = b"content-length: %d" % len(body)
+    lines = (status_line, b"content-type: application/problem+json", length, b"connection: close", b"", body)
+    return b"\r\n".join(lines)
+
+
+_TOO_LARGE: Final = _answer(
+    b"HTTP/1.1 431 Request Header Fields Too Large",
+    ProblemDetails.of(431, "headers_too_large", f"headers may have {MAX_HEADER_BYTES} bytes together", retriable=False),
+)
+_MALFORMED: Final = _answer(
+    b"HTTP/1.1 400 Bad Request",
+    ProblemDetails.of(400, "malformed_request", "this is not HTTP/1.1; the connection is closed", retriable=False),
 )
 
 
 class BoundedHeaders(HttpToolsProtocol):
-    """Closes a connection whose request headers pass the bound (RFC 6585, section 5).
+    """Closes a connection whose request headers pass the bound (RFC 6585, section 5), or are not HTTP.
 
     The extension `tillstream.abort` drops the connection at once, so that an answer cut short does not look complete.
     """
@@ -41,6 +55,11 @@ class BoundedHeaders(HttpToolsProtocol):
             if self._header_bytes > MAX_HEADER_BYTES:
                 self._refuse()
 
+    def send_400_response(self, msg: str) -> None:
+        """As uvicorn's, but a problem like every other error."""
+        self.transport.write(_MALFORMED)
+        self.transport.close()
+
     def _abort(self) -> None:
         transport: Any = self.transport
         transport.abort()
@@ -48,5 +67,5 @@ class BoundedHeaders(HttpToolsProtocol):
     def _refuse(self) -> None:
         transport: Any = self.transport
         if not transport.is_closing():
-            transport.write(_ANSWER)
+            transport.write(_TOO_LARGE)
             transport.close()

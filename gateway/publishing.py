@@ -6,9 +6,9 @@ import re
 import time
 from functools import cache
 from itertools import chain
-from typing import Final
+from typing import Annotated, Final
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from starlette.requests import Request
 
 from gateway import parse
@@ -33,12 +33,12 @@ _received: Final = cache(metrics.ROWS_RECEIVED.labels)
 
 
 class Answer(Struct):
-    """What became of the rows of a request. `errors` are `{line, pointer, code, detail}`, several a row."""
+    """What became of the rows of a request."""
 
-    event_ids: list[str]
-    accepted: int
-    rejected: int
-    errors: parse.RowErrors
+    event_ids: Annotated[list[str], Meta(description="Of the messages that carry the accepted rows.")]
+    accepted: Annotated[int, Meta(description="Rows.")]
+    rejected: Annotated[int, Meta(description="Rows.")]
+    errors: Annotated[list[parse.RowError], Meta(description="Several a row, and 1,000 at most.")]
     errors_omitted: int
 
 

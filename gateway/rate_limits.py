@@ -83,8 +83,7 @@ class RateLimits:
         if not taken:
             metrics.RATE_LIMITED.labels(policy).inc()
             detail = f"{' '.join(whose)}: {quota} single events a minute; wait, or send many rows as one NDJSON body"
-            violated: dict[str, Any] = {"violated-policies": [policy]}  # the draft's, section "Quota Exceeded"
-            raise Problem(429, "rate_limited", detail, retry_after=more_in, **violated)
+            raise Problem(429, "rate_limited", detail, retry_after=more_in, violated_policies=[policy])
 
     def _note(self, error: StorageError | None) -> None:
         if error is not None:

@@ -42,32 +42,41 @@ _COPY_CSV: Final = SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)")
 
 
 async def products(request: Request) -> Response:
-    """Products by id; see `_listing`."""
+    """List products, by id.
+
+    A page, or all of them as NDJSON or CSV, as Accept says.
+    """
     return await _listing(request, "products")
 
 
 async def customers(request: Request) -> Response:
-    """Customers by id; see `_listing`."""
+    """List customers, by id.
+
+    A page, or all of them as NDJSON or CSV, as Accept says.
+    """
     return await _listing(request, "customers")
 
 
 async def orders(request: Request) -> Response:
-    """Orders with their items, the newest first; see `_listing`."""
+    """List orders with their items, the newest first.
+
+    A page, or all of them as NDJSON or CSV, as Accept says.
+    """
     return await _listing(request, "orders")
 
 
 async def product(request: Request) -> Response:
-    """One product, or Problem 404."""
+    """Show a product."""
     return await _one(request, "products")
 
 
 async def customer(request: Request) -> Response:
-    """One customer, or Problem 404."""
+    """Show a customer."""
     return await _one(request, "customers")
 
 
 async def order(request: Request) -> Response:
-    """One order with its items, or Problem 404."""
+    """Show an order with its items."""
     return await _one(request, "orders")
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from gateway.database import Database, Db
+from gateway.parse import FieldError
 from gateway.problems import Problem
 from gateway.upload_token import Token
 from schemas.errors import Unavailable
@@ -40,6 +41,56 @@ FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND (chunk, line, log_offset, row_index) > (%s, %s, %s, %s)
 ORDER BY chunk, line, log_offset, row_index LIMIT %s
 """
+
+
+DATE_TIME: Final = {"format": "date-time"}
+State = Literal["open", "processing", "completed", "partially_completed", "cancelled", "expired"]
+
+
+class Chunks(Struct):
+    """Chunks of an upload."""
+
+    declared: Annotated[int | None, Meta(description="How many there are, where that was said.")]
+    applied: int
+    missing: Annotated[list[int], Meta(description="Their numbers, the first 1,000.")]
+    missing_count: int
+
+
+class Rows(Struct):
+    """Rows by what became of them."""
+
+    applied: int
+    superseded: int
+    duplicate: int
+    conflict: int
+    rejected: int
+
+
+class UploadState(Struct):
+    """How far an upload is."""
+
+    upload_id: str
+    entity: str
+    name: str | None
+    state: State
+    opened_at: Annotated[str, Meta(extra_json_schema=DATE_TIME)]
+    expires_at: Annotated[str, Meta(extra_json_schema=DATE_TIME)]
+    chunks: Chunks
+    rows: Rows
+    eta_s: Annotated[float | None, Meta(description="Seconds until the last chunk is applied, where that can be told.")]
+
+
+class RefusedRow(Struct):
+    """A row that was refused, and why."""
+
+    chunk: int
+    line: int
+    code: str
+    pointer: str
+    detail: str
+    errors: Annotated[list[FieldError], Meta(description="All that is wrong with it; the first stands above, too.")]
+    row: Annotated[str | None, Meta(description="As JSON, or what came in its place.")]
+    stage: Annotated[Literal["gateway", "sink"], Meta(description="Where it was refused.")]
 
 
 class Known(Struct, frozen=True):
@@ -85,7 +136,7 @@ async def look_up(db: Db, tenant_id: str, upload_id: UUID) -> Known | None:
 
 async def read(
     database: Database, tenant_id: str, token: Token, completed_with: int | None, cancelled: bool
-) -> dict[str, Any]:
+) -> UploadState:
     """The state document. What was just said counts already; while PostgreSQL is away it is all that is known."""
     row, chunks, refused = None, [], 0
     try:
@@ -100,28 +151,20 @@ async def read(
     whole = {chunk[0] for chunk in chunks if chunk[1]}
     total = completed_with or (row.chunks if row else None)
     missing = _missing(whole, total)
-    rows = dict(zip(_OUTCOMES, (sum(chunk[n] for chunk in chunks) for n in range(2, 7)), strict=True))
-    rows["rejected"] += refused
+    rows = Rows(*(sum(chunk[n] for chunk in chunks) for n in range(2, 7)))
+    rows.rejected += refused
     completed = completed_with is not None or bool(row and row.completed)
-    return {
-        "upload_id": str(token.upload_id),
-        "entity": token.entity,
-        "name": row.name if row else None,
-        "state": _state(token, completed, cancelled or bool(row and row.cancelled), missing, rows),
-        "opened_at": rfc3339(token.opened_us),
-        "expires_at": rfc3339(token.expires_us),
-        "chunks": {
-            "declared": total,
-            "applied": len(whole),
-            "missing": missing[:_MISSING_LISTED],
-            "missing_count": len(missing),
-        },
-        "rows": rows,
-        "eta_s": _eta(chunks, len(whole), total),
-    }
-
-
-_OUTCOMES: Final = ("applied", "superseded", "duplicate", "conflict", "rejected")
+    return UploadState(
+        upload_id=str(token.upload_id),
+        entity=token.entity,
+        name=row.name if row else None,
+        state=_state(token, completed, cancelled or bool(row and row.cancelled), missing, rows),
+        opened_at=rfc3339(token.opened_us),
+        expires_at=rfc3339(token.expires_us),
+        chunks=Chunks(total, len(whole), missing[:_MISSING_LISTED], len(missing)),
+        rows=rows,
+        eta_s=_eta(chunks, len(whole), total),
+    )
 
 
 def _missing(whole: set[int], total: int | None) -> list[int]:
@@ -130,11 +173,11 @@ def _missing(whole: set[int], total: int | None) -> list[int]:
     return [n for n in range(1, last + 1) if n not in whole]
 
 
-def _state(token: Token, completed: bool, cancelled: bool, missing: list[int], rows: dict[str, int]) -> str:
+def _state(token: Token, completed: bool, cancelled: bool, missing: list[int], rows: Rows) -> State:
     if cancelled:
         return "cancelled"
     if completed and not missing:
-        return "partially_completed" if rows["rejected"] or rows["conflict"] else "completed"
+        return "partially_completed" if rows.rejected or rows.conflict else "completed"
     if token.expired:
         return "expired"
     return "processing" if completed else "open"
@@ -165,8 +208,7 @@ async def errors(database: Database, tenant_id: str, upload_id: UUID) -> AsyncIt
 def _error_line(found: Any) -> bytes:
     chunk, line, _, _, code, pointer, detail, all_errors, row, stage = found
     listed = all_errors or [{"pointer": pointer, "code": code, "detail": detail}]
-    said = {"chunk": chunk, "line": line, "code": code, "pointer": pointer, "detail": detail, "errors": listed}
-    return msgspec.json.encode(said | {"row": row, "stage": stage}) + b"\n"
+    return msgspec.json.encode(RefusedRow(chunk, line, code, pointer, detail, listed, row, stage)) + b"\n"
 
 
 def rfc3339(us: int) -> str:

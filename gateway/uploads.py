@@ -20,6 +20,7 @@ from gateway.ingest import json_body
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, publish_one, unavailable
 from gateway.tenants import api_key
+from gateway.upload_state import DATE_TIME
 from gateway.upload_token import Token
 from producers.tenants import Tenant
 from schemas import envelope
@@ -32,7 +33,7 @@ _LONGEST_S: Final = 3 * 86_400
 
 
 class Opening(Struct, forbid_unknown_fields=True):
-    """What POST /uploads takes."""
+    """An upload to be opened."""
 
     entity: Literal["customers", "products", "orders"]
     name: Annotated[str, Meta(max_length=200)] | None = None
@@ -41,13 +42,34 @@ class Opening(Struct, forbid_unknown_fields=True):
 
 
 class Completion(Struct, forbid_unknown_fields=True):
-    """What POST …/complete takes: how many chunks there are, numbered from 1."""
+    """How many chunks there are, numbered from 1."""
 
     chunks: Annotated[int, Meta(ge=1, le=MAX_CHUNKS)]
 
 
+class Opened(Struct):
+    """An upload, and the token under which its chunks come."""
+
+    upload_id: str
+    token: str
+    entity: str
+    state: Literal["open"]
+    expires_at: Annotated[str, Meta(description="Later chunks are refused.", extra_json_schema=DATE_TIME)]
+    max_chunk_bytes: Annotated[int, Meta(description="After decompression.")]
+
+
+class TakenChunk(Answer, kw_only=True):
+    """What became of the rows of a chunk."""
+
+    chunk: int
+
+
 async def open_upload(request: Request) -> Response:
-    """201 with the token under which chunks come."""
+    """Open an upload.
+
+    The token in the answer is part of the paths of all that follows. Chunks may come in any order, in parallel, and
+    again; say at the end how many there are.
+    """
     key = request.state.idempotency_key = idempotency.key_of(request)
     tenant = _tenant(request)
     opening, body_hash = await json_body(request, tenant, Opening)
@@ -74,19 +96,22 @@ async def open_upload(request: Request) -> Response:
             "expires_at": token.expires_us,
         }
         await _publish(request, tenant, envelope.UPLOAD_OPENED, upload_id, record, body_hash)
-    said = {
-        "upload_id": str(upload_id),
-        "token": token.sign(request.state.settings.secret, tenant.tenant_id),
-        "entity": token.entity,
-        "state": "open",
-        "expires_at": upload_state.rfc3339(token.expires_us),
-        "max_chunk_bytes": request.state.settings.max_body_bytes,
-    }
+    said = Opened(
+        upload_id=str(upload_id),
+        token=token.sign(request.state.settings.secret, tenant.tenant_id),
+        entity=token.entity,
+        state="open",
+        expires_at=upload_state.rfc3339(token.expires_us),
+        max_chunk_bytes=request.state.settings.max_body_bytes,
+    )
     return json(201, said, headers)
 
 
 async def put_chunk(request: Request) -> Response:
-    """202 with what became of the chunk's rows; the same chunk again gets the same answer."""
+    """Send a chunk of rows, numbered from 1.
+
+    202 once Kafka has acknowledged; the same chunk again gets the same answer. A chunk never changes.
+    """
     tenant = _tenant(request)
     token = _token(request, tenant)
     number = request.path_params["n"]
@@ -108,7 +133,7 @@ async def put_chunk(request: Request) -> Response:
         else:
             publishing = Publishing(request, tenant, ENTITIES[token.entity], origin, body.hash)
             answer = await publishing.publish(body)
-        return json(202, {"chunk": number, **msgspec.structs.asdict(answer)}, headers)
+        return json(202, TakenChunk(**msgspec.structs.asdict(answer), chunk=number), headers)
     finally:
         state.inflight.give_back(tenant.tenant_id, len(raw))
 
@@ -132,7 +157,10 @@ async def _taken_before(
 
 
 async def complete_upload(request: Request) -> Response:
-    """202 with the upload's state: there are so many chunks and no others. Missing ones may still come."""
+    """Say how many chunks there are.
+
+    202 with the upload's state. Chunks that are missing may still come, others are refused.
+    """
     tenant = _tenant(request)
     token = _token(request, tenant)
     completion, _ = await json_body(request, tenant, Completion)
@@ -152,7 +180,10 @@ async def complete_upload(request: Request) -> Response:
 
 
 async def cancel_upload(request: Request) -> Response:
-    """202: no chunk counts from here on. What was applied stays."""
+    """Cancel an upload.
+
+    202 with its state. No chunk counts from here on; what was applied stays.
+    """
     tenant = _tenant(request)
     token = _token(request, tenant)
     record = {
@@ -165,13 +196,19 @@ async def cancel_upload(request: Request) -> Response:
 
 
 async def get_upload(request: Request) -> Response:
-    """State, chunks applied and missing, rows by outcome, and when it may be done."""
+    """See how far an upload is.
+
+    Its state, chunks applied and missing, rows by outcome, and when it may be done.
+    """
     tenant = _tenant(request)
     return await _state(request, tenant, _token(request, tenant), 200)
 
 
 async def get_errors(request: Request) -> Response:
-    """Every row of the upload that was refused, as NDJSON: chunk, line, code, pointer, detail and the row."""
+    """List the rows of an upload that were refused.
+
+    As NDJSON, by chunk and line: what is wrong with each, and the row itself.
+    """
     tenant = _tenant(request)
     token = _token(request, tenant)
     pages = upload_state.errors(request.state.database, tenant.tenant_id, token.upload_id)

@@ -24,8 +24,8 @@ MAX_KEYS: Final = 100
 """Keys of a tenant that work at a time, and as many that ended, whose holders are still told why."""
 MAX_PER_MINUTE: Final = 1_000_000
 MAX_GRACE_S: Final = 366 * 86_400
-_TENANT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,99}")
-_MAX_NAME: Final = 200
+TENANT_ID: Final = "^[A-Za-z0-9][A-Za-z0-9-]{0,99}$"
+MAX_NAME: Final = 200
 _UNSHOWN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 Clock = Callable[[], int]
@@ -79,10 +79,10 @@ class Tenant(Struct, frozen=True):
 
 def checked(tenant: Tenant) -> Tenant:
     """The tenant, its currencies sorted, when all of it is right; else raises Rejected, which says what would be."""
-    if not _TENANT_ID.fullmatch(tenant.tenant_id):
+    if not re.fullmatch(TENANT_ID, tenant.tenant_id):
         raise Rejected("bad_tenant_id", "a tenant id has 1 to 100 letters, digits and hyphens, no hyphen first")
-    if not 1 <= len(tenant.name) <= _MAX_NAME or _UNSHOWN.search(tenant.name):
-        raise Rejected("bad_name", f"a name has 1 to {_MAX_NAME} characters, none of them a control character")
+    if not 1 <= len(tenant.name) <= MAX_NAME or _UNSHOWN.search(tenant.name):
+        raise Rejected("bad_name", f"a name has 1 to {MAX_NAME} characters, none of them a control character")
     for code in (tenant.currency, *tenant.policies.currencies):
         if code not in CURRENCIES:
             raise Rejected("bad_currency", f"a currency is an ISO 4217 code such as EUR, not {code!r}")

@@ -16,17 +16,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from schemas.codec import Record, row_writer
 from schemas.errors import Rejected
 
-Identifier = Annotated[str, Meta(min_length=1, max_length=100)]
+Identifier = Annotated[str, Meta(min_length=1, max_length=100, description="The merchant's own string.")]
 Text = Annotated[str, Meta(max_length=500)]
 # Looked at in `currency`: a pattern costs msgspec as much as half a row.
 Currency = Annotated[
     str,
-    Meta(min_length=3, max_length=3, description="ISO 4217 code", extra_json_schema={"pattern": "^[A-Z]{3}$"}),
+    Meta(min_length=3, max_length=3, description="ISO 4217 code.", extra_json_schema={"pattern": "^[A-Z]{3}$"}),
 ]
 Money = Annotated[
     msgspec.Raw,
     Meta(
-        description="A decimal string, or a number, with at most 2 decimals",
+        description="A decimal string, or a number, with at most 2 decimals.",
         examples=["12.50"],
         extra_json_schema={
             "type": ["string", "number"],
@@ -37,7 +37,12 @@ Money = Annotated[
     ),
 ]
 """JSON as it came; `amount` reads it."""
-Moment = Annotated[datetime, Meta(tz=True)]
+Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, of a year from 1970 to 2199.")]
+Version = Annotated[
+    Moment | None,
+    Meta(description="Since when the record is so: an older version never replaces a newer. Acceptance where absent."),
+]
+Attributes = Annotated[dict[str, Any], Meta(description="Whatever else there is; unknown fields join it.")]
 Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled", "refunded"]
 
 MAX_CENTS: Final = 10**12 - 1
@@ -67,8 +72,8 @@ class Customer(Row):
     name: Text | None = None
     phone: Annotated[str, Meta(max_length=50)] | None = None
     country: Annotated[str, Meta(max_length=60)] | None = None
-    attributes: dict[str, Any] | UnsetType = UNSET
-    updated_at: Moment | None = None
+    attributes: Attributes | UnsetType = UNSET
+    updated_at: Version = None
 
 
 class Product(Row):
@@ -77,12 +82,12 @@ class Product(Row):
     product_id: Identifier
     name: Annotated[str, Meta(min_length=1, max_length=500)]
     price: Money
-    sku: Identifier | None = None
-    currency: Currency | None = None
+    sku: Annotated[Identifier | None, Meta(description="The product_id where absent; unique.")] = None
+    currency: Annotated[Currency | None, Meta(description="ISO 4217 code; the tenant's where absent.")] = None
     category: Text | None = None
     active: bool = True
-    attributes: dict[str, Any] | UnsetType = UNSET
-    updated_at: Moment | None = None
+    attributes: Attributes | UnsetType = UNSET
+    updated_at: Version = None
 
 
 class OrderItem(Row):
@@ -105,7 +110,7 @@ class Order(Row):
     customer_name: Text | None = None
     customer_email: Annotated[str, Meta(max_length=320)] | None = None
     items: Annotated[list[OrderItem], Meta(max_length=1_000)] = []
-    updated_at: Moment | None = None
+    updated_at: Version = None
 
 
 @lru_cache(maxsize=65_536)  # the same prices come again and again

@@ -1,0 +1,37 @@
+"""Rows that people can try: each is accepted as it stands, and a test sends them all."""
+
+from typing import Any, Final
+
+_ORDER: Final = {
+    "external_order_id": "A-1001",
+    "customer_id": "C-7",
+    "total_amount": "39.90",
+    "currency": "EUR",
+    "order_status": "paid",
+    "order_date": "2026-01-31T12:00:00Z",
+    "items": [{"product_id": "P-1", "quantity": 2, "unit_price": "19.95"}],
+}
+_CUSTOMER: Final = {"customer_id": "C-7", "name": "Ada Lovelace", "email": "ada@example.com", "country": "GB"}
+_PRODUCT: Final = {"product_id": "P-1", "sku": "MUG-BLUE", "name": "Blue mug", "price": "19.95", "category": "mugs"}
+
+ORDERS: Final[dict[str, Any]] = {
+    "two orders": '{"external_order_id":"A-1001","customer_id":"C-7","total_amount":"39.90","currency":"EUR",'
+    '"order_status":"paid","order_date":"2026-01-31T12:00:00Z","items":[{"product_id":"P-1","quantity":2,'
+    '"unit_price":"19.95"}]}\n'
+    '{"external_order_id":"A-1002","total_amount":12.5,"currency":"EUR","order_status":"pending",'
+    '"order_date":"2026-01-31T13:30:00+01:00"}\n',
+    "one order": _ORDER,
+    "with fields of your own, kept in raw_payload": _ORDER | {"gift_note": "Happy birthday", "channel": "web"},
+}
+CUSTOMERS: Final[dict[str, Any]] = {
+    "two customers": '{"customer_id":"C-7","name":"Ada Lovelace","email":"ada@example.com","country":"GB"}\n'
+    '{"customer_id":"C-8","name":"Charles Babbage","updated_at":"2026-01-31T12:00:00Z"}\n',
+    "one customer": _CUSTOMER,
+    "with fields of your own, kept in attributes": _CUSTOMER | {"attributes": {"vip": True}, "newsletter": "weekly"},
+}
+PRODUCTS: Final[dict[str, Any]] = {
+    "two products": '{"product_id":"P-1","sku":"MUG-BLUE","name":"Blue mug","price":"19.95","category":"mugs"}\n'
+    '{"product_id":"P-2","name":"Red mug","price":21,"currency":"USD","active":false}\n',
+    "one product": _PRODUCT,
+    "with fields of your own, kept in attributes": _PRODUCT | {"attributes": {"colour": "blue"}, "weight_g": 340},
+}

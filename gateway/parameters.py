@@ -1,0 +1,112 @@
+"""Parameters and headers of the HTTP API, as OpenAPI describes them."""
+
+from typing import Any, Final, get_args
+
+from gateway.filters import FILTERS
+from gateway.schema_pages import FILES
+from gateway.uploads import MAX_CHUNKS
+from producers.tenant import TENANT_ID
+from schemas.rows import Status
+
+IDEMPOTENCY_KEY: Final = "Idempotency-Key"
+REPLAYED: Final = "Idempotent-Replayed"
+LIMITED: Final = ("RateLimit-Policy", "RateLimit")
+
+_TEXT: Final = {"type": "string"}
+_SOME: Final = {"type": "string", "minLength": 1}
+_WORDS: Final = {"type": "string", "minLength": 1, "maxLength": 500}
+_MOMENT: Final = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+_FILTERS: Final[dict[str, dict[str, Any]]] = {
+    "status": {"type": "array", "items": {"type": "string", "enum": list(get_args(Status))}, "minItems": 1},
+    "active": {"type": "boolean"},
+    "from": _MOMENT,
+    "to": _MOMENT,
+    "unresolved": {"type": "string", "enum": ["true"]},
+}
+"""Of those that take something else than words."""
+_KEY: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]([ !#-~]*[!#-~])?$"}
+
+
+def _path(name: str, description: str, schema: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "description": description, "schema": schema, **more}
+
+
+def _query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": schema}
+
+
+PARAMETERS: Final[dict[str, dict[str, Any]]] = {
+    "tenant_id": _path("tenant_id", "The tenant.", {"type": "string", "pattern": TENANT_ID}, example="acme"),
+    "token": _path("token", "As POST …/uploads answered it.", {"type": "string", "minLength": 1}),
+    "n": _path("n", "Number of the chunk.", {"type": "integer", "minimum": 1, "maximum": MAX_CHUNKS}, example=1),
+    "key_id": _path("key_id", "The key, by its id as the tenant lists it.", {"type": "string", "minLength": 1}),
+    "file": _path("file", "A file of the page.", {"type": "string", "enum": list(FILES)}),
+    "on_error": _query(
+        "on_error",
+        "Where some rows are wrong: take the others, or none (all rows must then fit one message).",
+        {"type": "string", "enum": ["skip", "reject"], "default": "skip"},
+    ),
+    "validate_only": _query("validate_only", "Publish nothing.", {"type": "boolean", "default": False}),
+    "limit": _query("limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
+    "cursor": _query("cursor", "The next_cursor of the page before.", _TEXT),
+    "record_id": _path("record_id", "The merchant's own id; slashes in it may be sent as they are.", _SOME),
+    "event_id": _path("event_id", "As it was answered, or as a direct producer made it.", _SOME),
+    "page.limit": _query(
+        "limit",
+        "Size of a page of JSON: 1 to 1,000, by default 100. Of NDJSON and CSV, how many rows at most, by default all.",
+        {"type": "integer", "minimum": 1},
+    ),
+    "page.cursor": _query("cursor", "The next_cursor of the page before; filters must be the same.", _SOME),
+    **{
+        f"{entity}.{name}": _query(name, f"Takes {known.takes}.", _FILTERS.get(name, _WORDS))
+        for entity, filters in FILTERS.items()
+        for name, known in filters.items()
+    },
+    IDEMPOTENCY_KEY: _header(
+        IDEMPOTENCY_KEY,
+        "Names the request, quoted (RFC 9651) or bare: sent again under it, it counts once, and once it is stored the"
+        " first answer comes again. Made for you where absent; the answer names it.",
+        _KEY,
+    ),
+    "If-None-Match": _header("If-None-Match", "The ETag of what the client has (RFC 9110).", _TEXT),
+    "traceparent": _header("traceparent", "W3C Trace Context; passed on with the rows.", _TEXT),
+}
+
+HEADERS: Final[dict[str, dict[str, Any]]] = {
+    IDEMPOTENCY_KEY: {"description": "The request's, or the one made for it.", "schema": _KEY},
+    REPLAYED: {"description": "This is the first answer again.", "schema": {"type": "string", "const": "true"}},
+    "RateLimit-Policy": {
+        "description": "The limits that this request counts against: q requests in w seconds"
+        " (draft-ietf-httpapi-ratelimit-headers). Absent where none applies.",
+        "schema": {"type": "string", "pattern": '^"(tenant|product)";q=[0-9]+;w=60(, "product";q=[0-9]+;w=60)?$'},
+        "example": '"tenant";q=100;w=60',
+    },
+    "RateLimit": {
+        "description": "What is left of them: r requests, for t seconds.",
+        "schema": {
+            "type": "string",
+            "pattern": '^"(tenant|product)";r=[0-9]+;t=[0-9]+(, "product";r=[0-9]+;t=[0-9]+)?$',
+        },
+        "example": '"tenant";r=99;t=60',
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request can work.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "Applied-Up-To": {
+        "description": "What was accepted before then is in this answer. Absent before anything was.",
+        "schema": {"type": "string", "format": "date-time"},
+    },
+    "Vary": {"description": "RFC 9110.", "schema": _TEXT},
+    "WWW-Authenticate": {"description": "How to authenticate (RFC 9110).", "schema": _TEXT},
+    "Location": {"description": "The tenant's path.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Cache-Control": {"description": "RFC 9111.", "schema": _TEXT},
+    "ETag": {"description": "Names this version (RFC 9110).", "schema": _TEXT},
+    "Content-Security-Policy": {"description": "The page loads from this host only.", "schema": _TEXT},
+    "Referrer-Policy": {"description": "The page tells no other where a visitor came from.", "schema": _TEXT},
+    "X-Content-Type-Options": {"description": "Files are what they say they are.", "schema": _TEXT},
+}

@@ -1,0 +1,305 @@
+"""What the gateway answers is what its OpenAPI document says, and nothing else, whatever is sent to it."""
+
+import json
+import re
+from collections import Counter
+from html.parser import HTMLParser
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+import schemathesis
+from pipeline import Pipeline, eventually
+from schemathesis import Case, engine
+from schemathesis.checks import load_all_checks
+from schemathesis.config import SchemathesisConfig
+from schemathesis.core.failures import AcceptedNegativeData, Failure
+from schemathesis.engine.events import FatalError, NonFatalError, ScenarioFinished
+from shop import problem
+
+from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
+
+DOCUMENT, SWAGGER_UI = "/api/schema/openapi.json", "/api/schema/swagger-ui/"
+NDJSON = "application/x-ndjson"
+SEED = 20261124
+BEYOND_SCHEMA = {
+    "bad_currency", "bad_name", "idempotency_key_reused", "nul_character", "out_of_range", "too_many_decimals",
+}  # fmt: skip
+"""Codes of what a schema cannot say, or not in a way that readers would thank us for."""
+NOT_WHOLE = re.compile("Expected `int.*, got `(float|decimal)`")  # to JSON Schema 1.0 is an integer, here it is not
+OF_EVERY_ANSWER = {"date", "content-length", "content-type", "transfer-encoding", "connection"}
+
+load_all_checks()
+
+
+def test_the_document_is_public_and_cached(pipeline: Pipeline) -> None:
+    first = pipeline.http.get(DOCUMENT)
+    assert (first.status_code, first.headers["content-type"]) == (200, "application/json")
+    assert first.headers["cache-control"].startswith("public, max-age=")
+    assert first.json()["openapi"].startswith("3.1.")
+    etag = first.headers["etag"]
+    for known in (etag, f'"other", W/{etag}', "*"):
+        again = pipeline.http.get(DOCUMENT, headers={"If-None-Match": known})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
+    assert pipeline.http.get(DOCUMENT + "/", headers={"If-None-Match": '"other"'}).json() == first.json()
+
+
+class Links(HTMLParser):
+    """What a page loads."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if name in ("src", "href") and value]
+
+
+def test_swagger_ui_needs_no_other_host(pipeline: Pipeline) -> None:
+    page = pipeline.http.get(SWAGGER_UI)
+    assert page.headers["content-type"].startswith("text/html")
+    policy = page.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "http" not in policy
+    assert "unsafe" not in policy
+    links = Links(page.text).found
+    assert len(links) > 4
+    for link in links:
+        url = urljoin(SWAGGER_UI, link)
+        assert url.startswith("/api/schema/"), link
+        assert pipeline.http.get(url).status_code == 200, link
+    assert "/api/schema/openapi.json" in {urljoin(SWAGGER_UI, link) for link in links}
+    redirected = pipeline.http.get(SWAGGER_UI.removesuffix("/"))
+    assert redirected.status_code == 308
+    assert urljoin(SWAGGER_UI.removesuffix("/"), redirected.headers["location"]) == SWAGGER_UI
+
+
+@pytest.mark.parametrize("name", ["swagger-editor.js", "LICENSE", "..%2findex.html", "%00", "index.html", "%ff"])
+def test_of_the_package_only_the_page_is_served(pipeline: Pipeline, name: str) -> None:
+    problem(pipeline.http.get(SWAGGER_UI + name), 404, "not_found")
+
+
+def test_405_names_all_methods_of_the_path(pipeline: Pipeline) -> None:
+    for path, methods in pipeline.http.get(DOCUMENT).json()["paths"].items():
+        if "/admin/" in path:
+            continue  # says nothing to who has no token
+        answer = pipeline.http.request("PATCH", path.replace("{n}", "1").replace("{", "").replace("}", ""))
+        problem(answer, 405, "method_not_allowed")
+        allowed = {method.strip().lower() for method in answer.headers["allow"].split(",")}
+        assert allowed - {"head"} == methods.keys(), path
+
+
+class Access:
+    """A tenant to send things as, another to change as the admin, and what their paths need."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.admin = {"Authorization": f"Bearer {pipeline.settings.admin_token}"}
+        self.tenant, self.key = pipeline.tenant()
+        self.changed, _ = pipeline.tenant()
+        self.headers = {"X-API-Key": self.key}
+        self.customer, self.product, self.order = "C-7", "P-1", "A-1001"
+        self.event = self.send("orders", ORDERS["one order"])
+        self.send("customers", CUSTOMERS["one customer"])
+        self.send("products", PRODUCTS["one product"])
+        for path in (f"customers/{self.customer}", f"products/{self.product}", f"orders/{self.order}"):
+            url = f"/api/v1/tenants/{self.tenant}/{path}"
+            eventually(lambda url=url: pipeline.http.get(url, headers=self.headers).is_success)
+        limits = {"limits": {"requests_per_minute": 1_000_000, "product_events_per_minute": 1_000_000}}
+        self.request("PATCH", f"/api/v1/admin/tenants/{self.tenant}", self.admin, json=limits)
+
+    def request(self, method: str, path: str, headers: dict[str, str], **given: Any) -> Any:
+        answer = self.pipeline.http.request(method, path, headers=headers, **given)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def send(self, entity: str, row: dict[str, Any]) -> str:
+        """The event id of a row that was taken."""
+        path = f"/api/v1/tenants/{self.tenant}/ingest/{entity}"
+        return str(self.request("POST", path, self.headers, json=row)["event_ids"][0])
+
+    def upload(self) -> str:
+        """The token of a new upload."""
+        opened = self.request("POST", f"/api/v1/tenants/{self.tenant}/uploads", self.headers, json={"entity": "orders"})
+        return str(opened["token"])
+
+    def key_id(self) -> str:
+        """A new key of the tenant that is changed."""
+        return str(self.request("POST", f"/api/v1/admin/tenants/{self.changed}/keys", self.admin)["key_id"])
+
+
+@pytest.fixture(scope="module")
+def access(pipeline: Pipeline) -> Access:
+    return Access(pipeline)
+
+
+def test_every_example_is_accepted(access: Access) -> None:
+    """As people would try it in Swagger UI, with a tenant of theirs in place of acme."""
+    document = access.pipeline.http.get(DOCUMENT).json()
+    sent = 0
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            admin = operation["tags"] == ["Admin"]
+            for media_type, content in operation.get("requestBody", {}).get("content", {}).items():
+                for example in content["examples"].values():
+                    tenant = access.changed if admin else access.tenant
+                    values = {"tenant_id": tenant, "token": access.upload() if "{token}" in path else "", "n": 1}
+                    body = example["value"] if media_type == NDJSON else json.dumps(example["value"])
+                    headers = access.admin if admin else access.headers
+                    url = path.format(**values)
+                    answer = access.pipeline.http.request(
+                        method, url, content=body, headers=headers | {"Content-Type": media_type}
+                    )
+                    assert answer.is_success, (method, path, answer.text)
+                    assert answer.json().get("rejected", 0) == 0, answer.text
+                    sent += 1
+    assert sent > 15
+
+
+# Schemathesis
+
+
+def tightened(part: Any) -> Any:
+    """The document as the tests take it: a field that it does not name is an error, and lines are a list."""
+    if isinstance(part, list):
+        return [tightened(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    if part.get("contentMediaType") == NDJSON:
+        return {**tightened(part["contentSchema"]), "type": "array"}
+    said = {name: tightened(each) for name, each in part.items()}
+    if said.get("type") == "object" and "properties" in said:
+        said.setdefault("additionalProperties", False)
+    return said
+
+
+@schemathesis.serializer(NDJSON)
+def lines_of(ctx: Any, value: Any) -> bytes:
+    """Rows as lines; an example is text already."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogatepass")
+    rows = value if isinstance(value, list) else [value]
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+@schemathesis.deserializer(NDJSON)
+def rows_of(ctx: Any, response: Any) -> list[Any]:
+    return [json.loads(line) for line in response.content.splitlines()]
+
+
+@schemathesis.check
+def headers_are_documented(ctx: Any, response: Any, case: Case) -> None:
+    """The counterpart of response_headers_conformance."""
+    if response.request.method == case.operation.method.upper():
+        answers = case.operation.definition.raw["responses"]
+        documented = {name.lower() for name in answers[str(response.status_code)]["headers"]}
+        assert {name.lower() for name in response.headers} - documented <= OF_EVERY_ANSWER, dict(response.headers)
+
+
+@schemathesis.check
+def what_fits_the_schema_is_taken(ctx: Any, response: Any, case: Case) -> None:
+    """Stricter than positive_data_acceptance: of rows, each must be taken, save for what no schema can say."""
+    if case.meta is None or case.meta.generation.mode.is_negative or response.status_code not in (202, 400, 422):
+        return
+    if response.status_code == 400 and response.json().get("parameter") in ("cursor", "limit"):
+        return  # a cursor is another page's, and how large a page may be depends on Accept
+    rows_of_any_kind = case.operation.definition.raw["operationId"] == "send_chunk"
+    if response.request.method == case.operation.method.upper() and not rows_of_any_kind:
+        said = response.json()
+        wrong = said.get("errors") or ([said] if response.status_code != 202 else [])
+        unexpected = [
+            each for each in wrong if each["code"] not in BEYOND_SCHEMA and not NOT_WHOLE.search(each["detail"])
+        ]
+        assert not unexpected, unexpected
+
+
+@schemathesis.hook
+def filter_failure(context: Any, failure: Failure, case: Case, response: Any) -> bool:
+    """Of lines that are wrong in part, the others are taken: 202, and it says which are not."""
+    taken_in_part = response.status_code == 202 and response.json().get("rejected")
+    return not (isinstance(failure, AcceptedNegativeData) and taken_in_part)
+
+
+def api(access: Access, **config: Any) -> Any:
+    """The document as schemathesis reads it."""
+    always = {
+        "seed": SEED,
+        "base-url": str(access.pipeline.http.base_url),
+        "suppress-health-check": ["all"],
+        "continue-on-failure": True,
+        "checks": {"positive_data_acceptance": {"enabled": False}},
+        "auth": {
+            "openapi": {
+                "ApiKey": {"api_key": access.key},
+                "Bearer": {"bearer": access.key},
+                "AdminToken": {"bearer": access.pipeline.settings.admin_token},
+            }
+        },
+    }
+    raw = tightened(access.pipeline.http.get(DOCUMENT).json())
+    return schemathesis.openapi.from_dict(raw, config=SchemathesisConfig.from_dict(always | config))
+
+
+def run(schema: Any) -> Counter[tuple[str, int]]:
+    """How often each operation answered with each status. Fails with all that schemathesis has found."""
+    answers: Counter[tuple[str, int]] = Counter()
+    failures: dict[tuple[Any, ...], str] = {}
+    for event in engine.from_schema(schema).execute():
+        assert not isinstance(event, NonFatalError | FatalError), event
+        if not isinstance(event, ScenarioFinished):
+            continue
+        for case_id, interaction in event.recorder.interactions.items():
+            assert interaction.response is not None
+            operation, status = event.recorder.cases[case_id].value.operation, interaction.response.status_code
+            answers[operation.definition.raw["operationId"], status] += 1
+            for check in event.recorder.checks.get(case_id, []):
+                if (found := check.failure_info) is not None:
+                    said = f"{status} {interaction.response.content[:500]!r}"
+                    failure = f"{found.failure.title}: {found.failure.message}\n{found.code_sample}\n{said}"
+                    failures.setdefault((operation.label, check.name, status), failure)
+    assert not failures, "\n\n".join(failures.values())
+    return answers
+
+
+def test_what_is_sent_to_things_that_exist_is_answered_as_documented(access: Access) -> None:
+    def to(tenant: str, **more: str) -> dict[str, str]:
+        return {"path.tenant_id": tenant} | {f"path.{name}": value for name, value in more.items()}
+
+    schema = api(
+        access,
+        generation={"max-examples": 6, "database": "none"},
+        phases={"stateful": {"enabled": False}},
+        parameters=to(access.tenant, token=access.upload()),
+        operations=[
+            {"include-tag": "Admin", "parameters": to(access.changed, key_id=access.key_id())},
+            *(
+                {"include-operation-id": operation, "parameters": to(access.tenant, **more)}
+                for operation, more in {
+                    "cancel_upload": {"token": access.upload()},
+                    "complete_upload": {"token": access.upload()},
+                    "show_customer": {"record_id": access.customer},
+                    "show_product": {"record_id": access.product},
+                    "show_order": {"record_id": access.order},
+                    "show_event": {"event_id": access.event},
+                }.items()
+            ),
+        ],
+    )
+    answers = run(schema)
+    good = {operation for operation, status in answers if status < 300}
+    assert good == {each["operationId"] for each in operations(access)}
+
+
+def test_what_is_sent_anywhere_is_answered_as_documented(access: Access) -> None:
+    schema = api(
+        access,
+        generation={"max-examples": 4, "database": "none"},
+        phases={"coverage": {"enabled": False}, "stateful": {"enabled": False}},
+    )
+    run(schema)
+
+
+def operations(access: Access) -> list[dict[str, Any]]:
+    paths = access.pipeline.http.get(DOCUMENT).json()["paths"]
+    return [operation for methods in paths.values() for operation in methods.values()]
