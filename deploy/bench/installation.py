@@ -89,7 +89,8 @@ class Installation:
         used = {}
         for child in (*self._stack.supervisor.children, *self._children.values()):
             root = psutil.Process(child.pid)
-            used[child.name] = sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True)))
+            family = (root, *root.children(recursive=True))
+            used[child.name] = sum(sum(each.cpu_times()[:4]) for each in family)  # children that ended included
         return used
 
     @contextmanager
