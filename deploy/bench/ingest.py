@@ -30,7 +30,7 @@ class Way:
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """`count` rows of each entity, one after the other."""
+    """HTTP to rows in PostgreSQL through all roles, bodies of 1,000 rows on 8 connections."""
     with Installation(stack, "ingest") as shop:
         key = shop.tenant()
         shop.start("gateway", "streams", "sinks")

@@ -41,4 +41,4 @@ def run(stack: Stack, names: Sequence[str], count: int, console: Console) -> Non
     for name in names:
         with console.status(name) as status:
             found = list(ALL[name](stack, count, status.update))
-        console.print(figures.table(f"{name}: {(ALL[name].__doc__ or '').strip()}", found))
+        console.print(figures.table(f"{name}: {ALL[name].__doc__}", found))

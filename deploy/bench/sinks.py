@@ -30,7 +30,7 @@ FROM batches
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """A sink alone, from its first batch to its last: rows that lie in Kafka, against COPY + upsert of the same."""
+    """A sink alone on rows that lie in Kafka, from its first batch to its last."""
     with Installation(stack, "sinks") as shop:
         key = shop.tenant()
         for done, entity in enumerate(rows.ENTITIES):
