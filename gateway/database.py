@@ -38,12 +38,15 @@ READING: Final = {
     "datestyle": "ISO",
     "enable_memoize": "off",  # an order's items are asked for once: there is nothing to remember
 }
+ENVIRONMENT: Final = (psycopg.OperationalError, UndefinedTable, UndefinedColumn, InsufficientPrivilege)
+"""Faults of PostgreSQL or of its migrations, which a later try may not meet; others are faults of ours."""
 _CONNECTIONS: Final = 8
 _PATIENCE_S: Final = 2.0
 """How long a request waits for one of them, and a look for its answer."""
 _PAGE_S: Final = 10
 """How long PostgreSQL may work on one statement of a request."""
 _LOOK_S: Final = 0.5
+_AWAY: Final = "PostgreSQL is away, or not migrated"
 
 
 class Database:
@@ -80,7 +83,7 @@ class Database:
         Raises Unavailable while PostgreSQL is away, busy, too slow or not migrated.
         """
         if (pool := self._pool) is None:
-            raise Unavailable(self._why)
+            raise Unavailable(self._why or _AWAY)
         try:
             async with pool.connection() as db:
                 self._in_use.add(db)
@@ -103,17 +106,17 @@ class Database:
     def must_answer(self) -> None:
         """Raises Problem 503 while PostgreSQL is away, or not proven yet to isolate tenants."""
         if self._pool is None:
-            raise reads_unavailable(self._why)
+            raise reads_unavailable(self._why or _AWAY)
 
     async def _watch(self) -> None:
         while True:
             try:
                 await asyncio.to_thread(isolation.prove, self.url)
                 await self._serve()
-            except (Unavailable, psycopg.OperationalError) as exc:
+            except (Unavailable, psycopg.Error) as exc:
                 if not self._why:
                     log.warning("reads answer 503: %s", exc)
-                self._why = "PostgreSQL is away, or not migrated"
+                self._why = _AWAY
             except Misconfigured as exc:
                 log.critical("%s", exc)
                 logging.shutdown()

@@ -94,7 +94,7 @@ ROUTES: Final = (
 async def _listing(request: Request, entity: str) -> Response:
     """A page `{data, next_cursor}`, or all rows as NDJSON or CSV, as Accept says. Raises Problem."""
     tenant_id = authenticated(request).tenant_id
-    media_type = accept.best(request.headers.get("accept", ""), (JSON, NDJSON, CSV))
+    media_type = accept.best(",".join(request.headers.getlist("accept")), (JSON, NDJSON, CSV))
     given = request.query_params
     values = filters.read(entity, given, _PAGING)
     scope = [tenant_id, entity, sorted((name, sorted(map(str, several))) for name, several in values.items())]
@@ -133,7 +133,7 @@ async def _page(
 
 async def _one(request: Request, entity: str) -> Response:
     tenant_id = authenticated(request).tenant_id
-    accept.best(request.headers.get("accept", ""), (JSON,))
+    accept.best(",".join(request.headers.getlist("accept")), (JSON,))
     filters.none(request.query_params)
     where = [SQL("{} = {}").format(Identifier(_KEYS[entity][-1]), Literal(filters.last_of_path(request)))]
     query = SQL("SELECT row_to_json(r)::text FROM ({}) r").format(select(entity, tenant_id, where, None))

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg.sql import Composed
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -60,6 +61,7 @@ class Streams:
             yield
         finally:
             self._live[tenant_id] -= 1
+            self._live += Counter()  # forgets who has none
             metrics.STREAMS.dec()
 
     def close(self) -> None:
@@ -158,9 +160,10 @@ class Streamed(Response):
         super().__init__(media_type=media_type)
         del self.headers["content-length"]
         self._streams, self._query, self._headers_of = streams, query, headers_of
+        self._begun = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Problem 503 before the answer has begun; afterwards there is nobody to tell."""
+        """Raises Problem 503 or ClientDisconnect before the answer has begun; afterwards there is nobody to tell."""
         with self._streams.place(self._query.tenant_id):
             reading = Reading(self._streams, self._query)
             sending = asyncio.create_task(self._send(reading, scope, send))
@@ -174,14 +177,15 @@ class Streamed(Response):
                 await reading.stop()
         if not sending.cancelled():
             sending.result()
+        elif not self._begun:
+            raise ClientDisconnect
 
     async def _send(self, reading: Reading, scope: Scope, send: Send) -> None:
-        begun = False
         try:
             chunk = await asyncio.wrap_future(reading.open())
             self.headers.update(self._headers_of(reading.asked))
             start: Message = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
-            begun = True
+            self._begun = True
             await send(start)
             while chunk and scope["method"] != "HEAD":
                 ahead = reading.read()  # PostgreSQL works while the client takes
@@ -191,8 +195,10 @@ class Streamed(Response):
             async with asyncio.timeout(STALL_S):
                 await send({"type": "http.response.body", "body": b""})
         except (psycopg.Error, TimeoutError) as exc:
-            if not begun:
-                raise database.reads_unavailable("PostgreSQL does not answer") from exc
+            if not self._begun:
+                if isinstance(exc, database.ENVIRONMENT):
+                    raise database.reads_unavailable("PostgreSQL does not answer") from exc
+                raise
             why = str(exc) or f"its client took nothing for {STALL_S:.0f} s"
             log.warning("a stream of %s ends early: %s", self._query.tenant_id, why)
             scope["extensions"]["tillstream.abort"]["abort"]()

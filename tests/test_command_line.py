@@ -135,3 +135,16 @@ def test_the_demo_accounts_for_every_row() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "The conservation law holds" in done.stdout
     assert "duplicates dropped" in done.stdout
+
+
+def test_a_benchmark_prints_its_figures_beside_their_limit_and_target() -> None:
+    done = subprocess.run(
+        [*TILLSTREAM, "bench", "--only", "gateway", "--rows", "5000"], env=ALONE, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "rows/s" in done.stdout
+    assert "limit" in done.stdout
+    assert "met" in done.stdout
+    unknown = subprocess.run([*TILLSTREAM, "bench", "--only", "luck"], env=ALONE, capture_output=True, text=True)
+    assert unknown.returncode == 1
+    assert "--only takes ingest" in " ".join(unknown.stderr.split())

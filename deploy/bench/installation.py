@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import psutil
 import psycopg
@@ -33,10 +33,10 @@ class Installation:
     def __enter__(self) -> Self:
         settings = self._stack.settings
         database = f"bench_{self._name}"
-        self._database = temporary_database(settings.database_url, database)
+        self._tables = temporary_database(settings.database_url, database)
         self.settings = replace(
             settings,
-            database_url=self._database.__enter__(),
+            database_url=self._tables.__enter__(),
             reader_database_url=settings.reader_database_url.rpartition("/")[0] + f"/{database}",
             prefix=f"{settings.prefix}bench-{self._name}.",
             gateway_port=free_port(),
@@ -52,12 +52,16 @@ class Installation:
         names = [name for name in kafka.list_topics(timeout=30).topics if name.startswith(self.settings.prefix)]
         for deleted in kafka.delete_topics(names).values():
             deleted.result()
-        self._database.__exit__(None, None, None)
+        self._tables.__exit__(None, None, None)
 
     @property
     def gateway_url(self) -> str:
         """Where the gateway serves."""
         return f"http://{HOST}:{self.settings.gateway_port}"
+
+    def database(self) -> psycopg.Connection[Any]:
+        """A connection as the owner of its tables."""
+        return psycopg.connect(self.settings.database_url, autocommit=True)
 
     def start(self, *roles: str) -> None:
         """Return when they serve."""
@@ -89,7 +93,8 @@ class Installation:
         used = {}
         for child in (*self._stack.supervisor.children, *self._children.values()):
             root = psutil.Process(child.pid)
-            used[child.name] = sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True)))
+            family = (root, *root.children(recursive=True))
+            used[child.name] = sum(sum(each.cpu_times()[:4]) for each in family)  # children that ended included
         return used
 
     @contextmanager

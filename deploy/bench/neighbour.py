@@ -18,7 +18,7 @@ _WINDOWS: Final = 5
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """Tenant A sends 5 single events a second, alone and beside tenant B's 200; both may send 10. Windows in turn."""
+    """Tenant A sends 5 events a second, alone and, in turn, beside tenant B's 200; each may send 10."""
     del count
     with Installation(stack, "neighbour") as shop:
         keys = {tenant: shop.tenant(tenant, LIMIT) for tenant in ("a", "b")}

@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.bench import figures, gateway, ingest, neighbour, scale, single, sinks
+from deploy.bench import figures, gateway, ingest, neighbour, reads, scale, single, sinks
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Say
 from deploy.stack import Stack
@@ -19,6 +19,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
         "sinks": sinks.run,
         "gateway": gateway.run,
         "single": single.run,
+        "reads": reads.run,
         "neighbour": neighbour.run,
         "scale": scale.run,
     }
@@ -40,4 +41,4 @@ def run(stack: Stack, names: Sequence[str], count: int, console: Console) -> Non
     for name in names:
         with console.status(name) as status:
             found = list(ALL[name](stack, count, status.update))
-        console.print(figures.table(f"{name}: {(ALL[name].__doc__ or '').strip()}", found))
+        console.print(figures.table(f"{name}: {ALL[name].__doc__}", found))

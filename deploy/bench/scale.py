@@ -13,7 +13,7 @@ _TIMES: Final = (1, 10, 50)
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """Half of --rows, 5 and 25 times as many orders over HTTP to rows, each into empty tables."""
+    """Orders over HTTP to rows: half of --rows, 10 times and 50 times as many, each into empty tables."""
     first: tuple[float, float] | None = None
     for times in _TIMES:
         rows = count // 2 * times

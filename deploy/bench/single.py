@@ -23,7 +23,7 @@ _CONNECTIONS: Final = 32
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """Windows of hello and of events in turn, from 32 connections of one client process; medians."""
+    """One JSON event a request on 32 connections, acknowledged by Kafka; in turn with hello, medians of three."""
     del count
     say("single events")
     with Installation(stack, "single") as shop, _hello(stack) as (hello_url, hello_process):
@@ -47,7 +47,7 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
             costs.append(cost | {name: seconds / len(sent[-1].ms) for name, seconds in used.items()})
     limit, speed = (median(result.per_second for result in results) for results in (hellos, sent))
     yield figures.limit("Starlette hello", limit, "requests/s")
-    yield figures.share("events acknowledged by Kafka", speed, limit, TARGET, "requests/s")
+    yield figures.share("events acknowledged", speed, limit, TARGET, "requests/s")
     for name, results in (("hello", hellos), ("events", sent)):
         p50, p99 = (median(result.percentile(percent) for result in results) for percent in (50, 99))
         yield Figure(f"{name}, p50 and p99", f"{p50:.1f} and {p99:.1f} ms")

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Final
 
 import confluent_kafka
-import psycopg
 
 from deploy.bench import figures, limit, rows
 from deploy.bench.figures import Figure
@@ -30,7 +29,7 @@ FROM batches
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """A sink alone, from its first batch to its last: rows that lie in Kafka, against COPY + upsert of the same."""
+    """A sink alone on rows that lie in Kafka, from its first batch to its last."""
     with Installation(stack, "sinks") as shop:
         key = shop.tenant()
         for done, entity in enumerate(rows.ENTITIES):
@@ -53,13 +52,14 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
 def _drain(shop: Installation, entity: str, known: int, count: int) -> tuple[float, list[Figure]]:
     """Let a sink take `count` rows; its rows a second, and the CPU of what came after its first batch."""
     shop.start("sinks")
-    while (first := applied(shop)) == known:
-        time.sleep(0.02)
+    with shop.database() as db:
+        while (first := applied(db)) == known:
+            time.sleep(0.02)
     before = shop.cpu_seconds()
     until_applied(shop, known + count)
     left, used = known + count - first, spent(before, shop.cpu_seconds())
     shop.stop("sinks")
-    with psycopg.connect(shop.settings.database_url) as db:
+    with shop.database() as db:
         row = db.execute(_PACE, [f"tillstream.{entity}.v1"]).fetchone()
     pace = row[0] if row else None
     if pace is None:
