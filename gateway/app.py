@@ -97,7 +97,7 @@ def _routes() -> list[Route]:
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
-        *_both(BASE + "/uploads/{token}/chunks/{n:int}", uploads.put_chunk, "PUT"),
+        *_both(BASE + "/uploads/{token}/chunks/{n}", uploads.put_chunk, "PUT"),
         *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
         *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
         *_both(admin.BASE, admin.Tenants),

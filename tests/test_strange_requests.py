@@ -26,7 +26,8 @@ def test_405_names_all_methods_of_the_path(pipeline: Pipeline) -> None:
         "/api/v1/tenants/a%2Fb/orders", "/api/v1/tenants/%00/orders", "/api/v1/tenants/%ff/orders/%ff",
         "/api/v1/admin/tenants/%00/keys/%ff", "TENANT/orders/%zz", "TENANT/orders/%00", "TENANT/orders/%ff",
         "TENANT/uploads/%00", "TENANT/uploads/%ff/errors", "TENANT/uploads/%C3%A9/chunks/1",
-        "TENANT/uploads/x/chunks/%00", "TENANT/uploads/x/chunks/" + "9" * 5_000, "TENANT/events/%00", "TENANT/events/%ff",
+        "TENANT/uploads/x/chunks/%00", "TENANT/uploads/x/chunks/" + "9" * 5_000, "TENANT/events/%00",
+        "TENANT/events/%ff",
         "TENANT/events/" + "x" * 20_000, "TENANT/orders?%00=%ff", "TENANT/orders?sku=%00", "TENANT/orders?cursor=%ff",
         "TENANT/orders?from=%zz", "TENANT/orders?limit=" + "9" * 5_000,
     ],
@@ -67,7 +68,7 @@ def test_a_page_is_never_larger_than_its_limit(pipeline: Pipeline, limit: str) -
     problem(pipeline.http.get(f"/api/v1/admin/tenants?limit={limit}", headers=admin), 400, "bad_parameter")
 
 
-@pytest.mark.parametrize("key", ["", '""', '" "'])
+@pytest.mark.parametrize("key", ["", '""'])
 def test_an_empty_idempotency_key_is_refused_since_it_protects_nothing(shop: Shop, key: str) -> None:
     answer = shop.post(shop.order(), Idempotency_Key=key)
     problem(answer, 400, "bad_idempotency_key")
