@@ -180,13 +180,16 @@ def _contents(contents: dict[str, Content], schemas: dict[str, Any]) -> dict[str
 
 
 def _content(media_type: str, content: Content, schemas: dict[str, Any]) -> dict[str, Any]:
-    """Lines are text to OpenAPI 3.1; what stands in them is said in JSON Schema's words for that."""
+    """To OpenAPI 3.1 lines are text; what one of them is stands in `x-itemSchema`, as 3.2's `itemSchema` will say it.
+
+    (JSON Schema's `contentMediaType` and `contentSchema` would do, but make Swagger UI ask for a file.)
+    """
     said: dict[str, Any] = {}
     if content.type is not None:
         said["schema"] = schema = _schema(content.type, schemas)
         if media_type == NDJSON:
-            text = {"type": "string", "description": "One JSON object a line."}
-            said["schema"] = {**text, "contentMediaType": NDJSON, "contentSchema": schema}
+            text = {"type": "string", "minLength": schema.get("minItems", 0), "description": "One JSON object a line."}
+            said = {"schema": text, "x-itemSchema": schema["items"]}
     if content.examples:
         said["examples"] = {name: {"summary": name, "value": value} for name, value in content.examples.items()}
     return said

@@ -15,7 +15,7 @@ LIMITED: Final = ("RateLimit-Policy", "RateLimit")
 _TEXT: Final = {"type": "string"}
 _SOME: Final = {"type": "string", "minLength": 1}
 _WORDS: Final = {"type": "string", "minLength": 1, "maxLength": 500}
-_MOMENT: Final = {"type": "string", "anyOf": [{"format": "date-time"}, {"format": "date"}]}
+_MOMENT: Final = {"type": "string", "examples": ["2026-01-31", "2026-01-31T12:00:00Z"]}
 _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "status": {"type": "array", "items": {"type": "string", "enum": list(get_args(Status))}, "minItems": 1},
     "active": {"type": "boolean"},
@@ -24,6 +24,16 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "unresolved": {"type": "string", "enum": ["true"]},
 }
 """Of those that take something else than words."""
+_ONLY: Final = {
+    "orders.status": "with one of these statuses",
+    "orders.from": "of this moment and later",
+    "orders.to": "before this moment",
+    "orders.product_id": "with an item of this product",
+    "orders.sku": "with an item of this product",
+    "orders.unresolved": "that name a customer or a product not known yet",
+    "products.active": "that are active, or are not",
+}
+"""Of those that do not simply compare a field."""
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]([ !#-~]*[!#-~])?$"}
 
 
@@ -62,7 +72,11 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     ),
     "page.cursor": _query("cursor", "The next_cursor of the page before; filters must be the same.", _SOME),
     **{
-        f"{entity}.{name}": _query(name, f"Takes {known.takes}.", _FILTERS.get(name, _WORDS))
+        f"{entity}.{name}": _query(
+            name,
+            f"Only {entity} {_ONLY.get(f'{entity}.{name}', f'with this {name}')}: {known.takes}.",
+            _FILTERS.get(name, _WORDS),
+        )
         for entity, filters in FILTERS.items()
         for name, known in filters.items()
     },

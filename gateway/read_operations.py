@@ -10,7 +10,7 @@ from gateway.parse import FieldError
 from schemas.rows import Status
 
 _DateTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
-_Money = Annotated[str, Meta(extra_json_schema={"pattern": r"^[0-9]+\.[0-9]{2}$"})]
+_Money = Annotated[str, Meta(examples=["39.90"], extra_json_schema={"pattern": r"^[0-9]+\.[0-9]{2}$"})]
 _Object = Annotated[dict[str, Any], Meta(description="As it was sent, with the fields that were unknown.")]
 
 
