@@ -75,7 +75,7 @@ def create_app(settings: Settings) -> Starlette:
         await asyncio.to_thread(streams.close)
         await asyncio.to_thread(registry.stop)
 
-    return Starlette(
+    app = Starlette(
         routes=routes,
         exception_handlers={
             Problem: render,
@@ -87,6 +87,8 @@ def create_app(settings: Settings) -> Starlette:
         middleware=[Middleware(Measured), Middleware(RateLimitHeaders)],
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False  # what has no twin is nothing, and a client's Host header names no place to go
+    return app
 
 
 def _routes() -> list[Route]:
@@ -95,7 +97,7 @@ def _routes() -> list[Route]:
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
-        *_both(BASE + "/uploads/{token}/chunks/{n:int}", uploads.put_chunk, "PUT"),
+        *_both(BASE + "/uploads/{token}/chunks/{n}", uploads.put_chunk, "PUT"),
         *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
         *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
         *_both(admin.BASE, admin.Tenants),

@@ -80,16 +80,6 @@ def test_of_the_package_only_the_page_is_served(pipeline: Pipeline, name: str) -
     problem(pipeline.http.get(SWAGGER_UI + name), 404, "not_found")
 
 
-def test_405_names_all_methods_of_the_path(pipeline: Pipeline) -> None:
-    for path, methods in pipeline.http.get(DOCUMENT).json()["paths"].items():
-        if "/admin/" in path:
-            continue  # says nothing to who has no token
-        answer = pipeline.http.request("PATCH", path.replace("{n}", "1").replace("{", "").replace("}", ""))
-        problem(answer, 405, "method_not_allowed")
-        allowed = {method.strip().lower() for method in answer.headers["allow"].split(",")}
-        assert allowed - {"head"} == methods.keys(), path
-
-
 class Access:
     """A tenant to send things as, another to change as the admin, and what their paths need."""
 
@@ -191,8 +181,8 @@ def rows_of(ctx: Any, response: Any) -> list[Any]:
 @schemathesis.check
 def headers_are_documented(ctx: Any, response: Any, case: Case) -> None:
     """The counterpart of response_headers_conformance."""
-    if response.request.method == case.operation.method.upper():
-        answers = case.operation.definition.raw["responses"]
+    answers = case.operation.definition.raw["responses"]
+    if response.request.method == case.operation.method.upper() and str(response.status_code) in answers:
         documented = {name.lower() for name in answers[str(response.status_code)]["headers"]}
         assert {name.lower() for name in response.headers} - documented <= OF_EVERY_ANSWER, dict(response.headers)
 
@@ -268,8 +258,8 @@ def test_what_is_sent_to_things_that_exist_is_answered_as_documented(access: Acc
 
     schema = api(
         access,
-        generation={"max-examples": 6, "database": "none"},
-        phases={"stateful": {"enabled": False}},
+        generation={"max-examples": 4, "database": "none"},
+        phases={"coverage": {"unexpected-methods": ["TRACE"]}, "stateful": {"enabled": False}},
         parameters=to(access.tenant, token=access.upload()),
         operations=[
             {"include-tag": "Admin", "parameters": to(access.changed, key_id=access.key_id())},
