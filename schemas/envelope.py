@@ -11,9 +11,11 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 from schemas.errors import Rejected, Undecodable
+from schemas.ids import uuid5
 
 Headers = list[tuple[str, bytes]]
 
@@ -115,13 +117,14 @@ def tenant_text(key: bytes | None) -> str:
 
 def request_id(tenant_id: str, route: str, idempotency_key: str) -> uuid.UUID:
     """UUIDv5 of a POST under its Idempotency-Key, or of a chunk under its upload's id and number."""
-    return uuid.uuid5(NAMESPACE, f"{tenant_id}\n{route}\n{idempotency_key}")
+    return uuid.UUID(bytes=uuid5(NAMESPACE.bytes, f"{tenant_id}\n{route}\n{idempotency_key}".encode()))
 
 
 def event_id(secret: str, tenant_id: str, request: uuid.UUID, part: str) -> str:
     """UUIDv5 of a part of a request, such as lines `1-1000`; its last 4 bytes are a MAC by which `issued` knows it."""
-    head = uuid.uuid5(request, part).bytes[:12]
-    return str(uuid.UUID(bytes=head + _mac(secret, tenant_id, head)))
+    head = uuid5(request.bytes, part.encode())[:12]
+    text = (head + _mac(secret, tenant_id, head)).hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def issued(secret: str, tenant_id: str, event_id: str) -> bool:
@@ -134,7 +137,14 @@ def issued(secret: str, tenant_id: str, event_id: str) -> bool:
 
 
 def _mac(secret: str, tenant_id: str, head: bytes) -> bytes:
-    return hmac.digest(secret.encode(), b"event\n" + tenant_id.encode() + b"\n" + head, "sha256")[:4]
+    mac = _keyed(secret).copy()
+    mac.update(b"event\n" + tenant_id.encode() + b"\n" + head)
+    return mac.digest()[:4]
+
+
+@lru_cache(8)
+def _keyed(secret: str) -> hmac.HMAC:
+    return hmac.new(secret.encode(), digestmod="sha256")
 
 
 def headers_of(
@@ -281,8 +291,12 @@ def _digest(raw: bytes | None, value: bytes | None) -> bytes:
 
 
 def _rfc3339(unix_ms: int) -> bytes:
-    moment = datetime.fromtimestamp(unix_ms / 1000, UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.").encode() + b"%03dZ" % (unix_ms % 1000)
+    return _second(unix_ms // 1000) + b".%03dZ" % (unix_ms % 1000)
+
+
+@lru_cache(64)
+def _second(unix_s: int) -> bytes:
+    return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 def _unix_ms(raw: bytes) -> int:

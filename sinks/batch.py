@@ -5,7 +5,6 @@ record's key, its last three the record's version. Times are microseconds since 
 is in cents.
 """
 
-import hashlib
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from producers.tenants import Policies, Tenant
 from schemas import codec
 from schemas.envelope import BATCH_TYPES, ROWS_REJECTED, Envelope, Position, read_forwarded, tenant_text
 from schemas.errors import Rejected, Undecodable
+from schemas.ids import uuid5
 from schemas.rows import as_json, natural_id
 from sinks import meaning, uploads
 
@@ -76,10 +76,6 @@ class Batch:
     tenants: list[tuple[Tenant, int, int]] = field(default_factory=list)
 
 
-_VERSION_BITS: Final = [bytes([byte & 0x0F | 0x50]) for byte in range(256)]
-_VARIANT_BITS: Final = [bytes([byte & 0x3F | 0x80]) for byte in range(256)]
-
-
 Version = tuple[StagedRow, Message]
 
 
@@ -90,8 +86,7 @@ def _prefix(tenant_id: str, kind: str) -> bytes:
 
 def record_id(tenant_id: str, kind: str, natural_id: str) -> bytes:
     """The 16 bytes of UUIDv5(tenant, kind, natural id): the same in every replay (RFC 9562, section 5.5)."""
-    digest = hashlib.sha1(_prefix(tenant_id, kind) + natural_id.encode(), usedforsecurity=False).digest()
-    return digest[:6] + _VERSION_BITS[digest[6]] + digest[7:8] + _VARIANT_BITS[digest[8]] + digest[9:16]
+    return uuid5(_prefix(tenant_id, kind), natural_id.encode())
 
 
 def prepare(

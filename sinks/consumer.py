@@ -11,16 +11,16 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from producers import tenants
 from producers.client import config
 from producers.tenants import Follower, Policies, Tenant
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Misconfigured, Rejected, Unavailable, Undecodable
+from schemas.errors import Misconfigured, Unavailable, Undecodable
 from schemas.settings import Settings
 from sinks import faults, ledger, offsets, writer
 from sinks.batch import Batch, Message, prepare
 from sinks.offsets import Move
+from sinks.records import Room, appended_ms, tenant_of
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,6 @@ _CATCH_UP_S: Final = 60.0
 _NO_POLICIES: Final = Policies()
 _LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
-_MAX_BATCH_BYTES: Final = 8_000_000
 
 
 class Sink:
@@ -165,7 +164,7 @@ class Sink:
     def _read(self) -> list[confluent_kafka.Message]:
         """What is there, about `sink_batch_rows` of it; waits only for the first message."""
         records = self._check(self._consumer.consume(1, timeout=0.5))
-        room = _Room(self._settings.sink_batch_rows, records)
+        room = Room(self._settings.sink_batch_rows, records)
         while records and room.left:
             more = self._check(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
             if not more:
@@ -216,7 +215,7 @@ class Sink:
                 case self._outcomes:
                     batch.outcomes.append(codec.decode("tillstream.outcome.v1", record.value()))
                 case self._tenants:
-                    batch.tenants += _tenant(record, at)
+                    batch.tenants += tenant_of(record, at)
                 case _:
                     message = prepare(record.key(), record.value(), record.headers(), at, self._policy)
                     if message.refused is not None:
@@ -250,7 +249,7 @@ class Sink:
         moves = []
         for (topic, partition), record in sorted(last.items()):
             expected, end = self._positions[topic, partition], record.offset() + 1
-            moves.append(Move(topic, partition, self._topic_ids[topic], expected, end, _appended_ms(record)))
+            moves.append(Move(topic, partition, self._topic_ids[topic], expected, end, appended_ms(record)))
             self._positions[topic, partition] = end
         return moves
 
@@ -280,43 +279,6 @@ def _backoff() -> Iterable[float]:
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
     if error is not None:
         raise confluent_kafka.KafkaException(error)
-
-
-class _Room:
-    """What still fits a batch, in rows and in bytes: a header may say less than a message holds."""
-
-    def __init__(self, rows: int, records: list[confluent_kafka.Message]) -> None:
-        self._rows, self._bytes = rows, _MAX_BATCH_BYTES
-        self.take(records)
-
-    @property
-    def left(self) -> bool:
-        return self._rows > 0 and self._bytes > 0
-
-    def take(self, records: list[confluent_kafka.Message]) -> None:
-        self._rows -= sum(map(_declared_rows, records))
-        self._bytes -= sum(len(record.value() or b"") for record in records)
-
-
-def _tenant(record: confluent_kafka.Message, at: Position) -> list[tuple[tenants.Tenant, int, int]]:
-    try:
-        return [(tenants.checked(tenants.decode(record.value())), at.offset, at.time_ms)]
-    except Rejected as exc:
-        log.error("tenants@%d ignored: %s", at.offset, exc)
-        return []
-
-
-def _appended_ms(record: confluent_kafka.Message) -> int | None:
-    """When the source of a forwarded message was appended."""
-    src = dict(record.headers() or ()).get("ts-src")
-    return None if src is None else Position.parse(src).time_ms
-
-
-def _declared_rows(record: confluent_kafka.Message) -> int:
-    for name, raw in record.headers() or ():
-        if name == "ts-rows" and raw is not None and raw.isdigit():
-            return max(1, int(raw))
-    return 1
 
 
 def _count(messages: list[Message]) -> None:

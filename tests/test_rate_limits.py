@@ -179,7 +179,7 @@ def test_a_store_that_is_none_is_refused_at_the_start(kafka: Pipeline) -> None:
     for url in ("nonsense", "memcached://x", "redis://x:port"):
         env = {**os.environ, **kafka.settings.env(), "TILLSTREAM_RATE_LIMIT_URL": url}
         done = subprocess.run([sys.executable, "-m", "gateway"], env=env, capture_output=True, text=True, timeout=30)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "TILLSTREAM_RATE_LIMIT_URL" in done.stderr
         assert "Traceback" not in done.stderr
 

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 import psycopg
 
-from deploy.bench import figures, limit, rows
+from deploy.bench import figures, rows
 from deploy.bench.figures import Figure
 from deploy.bench.installation import TENANT, Installation, Say, spent
+from deploy.bench.limit import Limit
 from deploy.bench.load import Client, Load, fire
 from deploy.stack import Stack
 
@@ -35,10 +36,11 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
         key = shop.tenant()
         shop.start("gateway", "streams", "sinks")
         for entity in rows.ENTITIES:
-            say(f"{entity} over HTTP to rows")
+            say(f"{entity} over HTTP to rows, and their limit")
+            limit = Limit(stack.settings.database_url, entity, count)
             way = send(shop, key, entity, count)
-            say(f"the limit of {entity}")
-            most = limit.copy_and_upsert(stack.settings.database_url, entity, 0, count)
+            limit.look()
+            most = limit.most
             yield figures.limit(f"COPY + upsert, {entity}", most)
             yield figures.share(f"{entity}, HTTP to acknowledged", way.acknowledged, most)
             yield figures.share(f"{entity}, HTTP to rows", way.applied, most, TARGET)

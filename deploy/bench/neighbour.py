@@ -14,7 +14,7 @@ LIMIT: Final = Limits(600, 0)
 _QUIET_PER_S: Final = 5.0
 _NOISY_PER_S: Final = 20 * 600 / 60
 _WINDOW_S: Final = 15.0
-_WINDOWS: Final = 5
+_WINDOWS: Final = 4
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:

@@ -6,10 +6,11 @@ from typing import Final
 
 import confluent_kafka
 
-from deploy.bench import figures, limit, rows
+from deploy.bench import figures, rows
 from deploy.bench.figures import Figure
 from deploy.bench.ingest import applied, until_applied
 from deploy.bench.installation import TENANT, Installation, Say, spent
+from deploy.bench.limit import Limit
 from deploy.bench.load import Load, fire
 from deploy.stack import Stack
 from schemas import topics
@@ -40,10 +41,11 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
             )
             _until_forwarded(shop.settings, count * (done + 1))
             shop.stop("gateway", "streams")
-            say(f"{entity} from Kafka to rows")
+            say(f"{entity} from Kafka to rows, and their limit")
+            limit = Limit(stack.settings.database_url, entity, count)
             pace, cost = _drain(shop, entity, count * done, count)
-            say(f"the limit of {entity}")
-            most = limit.copy_and_upsert(stack.settings.database_url, entity, 0, count)
+            limit.look()
+            most = limit.most
             yield figures.limit(f"COPY + upsert, {entity}", most)
             yield figures.share(f"{entity}, Kafka to rows", pace, most, TARGET)
             yield from cost

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import envelope, topics
+from schemas import envelope, ids, topics
 from schemas.envelope import Position
 from schemas.errors import Misconfigured, Undecodable
 from schemas.settings import Settings, variable
@@ -109,3 +109,9 @@ def test_rows_that_came_before_are_counted_as_trimmed() -> None:
     on = envelope.forwarded(said, envelope.read([*said, ("ts-trimmed", b"5")], b"", AT), rows=2, trimmed=7)
     read = envelope.read_forwarded(on, b"")
     assert (read.rows, read.trimmed) == (2, 7)
+
+
+@given(st.uuids(), st.text())
+def test_our_uuid5_is_that_of_the_standard_library(namespace: uuid.UUID, name: str) -> None:
+    name = name.encode(errors="replace").decode()
+    assert uuid.UUID(bytes=ids.uuid5(namespace.bytes, name.encode())) == uuid.uuid5(namespace, name)

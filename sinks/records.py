@@ -1,0 +1,53 @@
+"""What a sink reads off Kafka's records before it looks into them."""
+
+import logging
+from typing import Final
+
+import confluent_kafka
+
+from producers import tenants
+from producers.tenants import Tenant
+from schemas.envelope import Position
+from schemas.errors import Rejected
+
+log = logging.getLogger(__name__)
+
+_MAX_BYTES: Final = 8_000_000
+
+
+class Room:
+    """What still fits a batch, in rows and in bytes: a header may say less than a message holds."""
+
+    def __init__(self, rows: int, records: list[confluent_kafka.Message]) -> None:
+        self._rows, self._bytes = rows, _MAX_BYTES
+        self.take(records)
+
+    @property
+    def left(self) -> bool:
+        return self._rows > 0 and self._bytes > 0
+
+    def take(self, records: list[confluent_kafka.Message]) -> None:
+        self._rows -= sum(map(_declared_rows, records))
+        self._bytes -= sum(len(record.value() or b"") for record in records)
+
+
+def tenant_of(record: confluent_kafka.Message, at: Position) -> list[tuple[Tenant, int, int]]:
+    """The tenant of a record, with offset and time in ms; nothing where it cannot be read, as a removed one's."""
+    try:
+        return [(tenants.checked(tenants.decode(record.value())), at.offset, at.time_ms)]
+    except Rejected as exc:
+        log.error("tenants@%d ignored: %s", at.offset, exc)
+        return []
+
+
+def appended_ms(record: confluent_kafka.Message) -> int | None:
+    """When the source of a forwarded message was appended."""
+    src = dict(record.headers() or ()).get("ts-src")
+    return None if src is None else Position.parse(src).time_ms
+
+
+def _declared_rows(record: confluent_kafka.Message) -> int:
+    for name, raw in record.headers() or ():
+        if name == "ts-rows" and raw is not None and raw.isdigit():
+            return max(1, int(raw))
+    return 1
