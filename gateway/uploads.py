@@ -267,7 +267,9 @@ def _token(request: Request, tenant: Tenant) -> Token:
 
 def _number(text: str) -> int:
     """A chunk's number. Read here, since a route's own `int` fails on thousands of digits."""
-    if not (text.isascii() and text.isdigit() and len(text) < 16 and 1 <= int(text) <= MAX_CHUNKS):
+    if not (text.isascii() and text.isdigit()):
+        raise Problem(404, "not_found", "there is nothing at this path")
+    if not (len(text) < 16 and 1 <= int(text) <= MAX_CHUNKS):
         raise Problem(400, "bad_chunk_number", f"chunks are numbered from 1 to {MAX_CHUNKS}, not {text[:40]!r}")
     return int(text)
 

@@ -195,6 +195,8 @@ def what_fits_the_schema_is_taken(ctx: Any, response: Any, case: Case) -> None:
         return
     if response.status_code == 400 and response.json().get("parameter") in ("cursor", "limit", "from", "to"):
         return  # a cursor is another page's, how large a page may be depends on Accept, and a moment has two forms
+    if "%00" in response.request.url:
+        return  # PostgreSQL knows no NUL
     rows_of_any_kind = case.operation.definition.raw["operationId"] == "send_chunk"
     if response.request.method == case.operation.method.upper() and not rows_of_any_kind:
         said = response.json()
@@ -284,7 +286,8 @@ def test_what_is_sent_to_things_that_exist_is_answered_as_documented(access: Acc
     )
     answers = run(schema)
     good = {operation for operation, status in answers if status < 300 or status == 409}
-    assert good == {each["operationId"] for each in operations(access)}
+    paths = access.pipeline.http.get(DOCUMENT).json()["paths"].values()
+    assert good == {operation["operationId"] for methods in paths for operation in methods.values()}
 
 
 def test_what_is_sent_anywhere_is_answered_as_documented(access: Access) -> None:
@@ -294,8 +297,3 @@ def test_what_is_sent_anywhere_is_answered_as_documented(access: Access) -> None
         phases={"coverage": {"enabled": False}, "stateful": {"enabled": False}},
     )
     run(schema)
-
-
-def operations(access: Access) -> list[dict[str, Any]]:
-    paths = access.pipeline.http.get(DOCUMENT).json()["paths"]
-    return [operation for methods in paths.values() for operation in methods.values()]
