@@ -3,7 +3,7 @@
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Final, Self
 
@@ -94,7 +94,7 @@ class Installation:
         for child in (*self._stack.supervisor.children, *self._children.values()):
             root = psutil.Process(child.pid)
             family = (root, *root.children(recursive=True))
-            used[child.name] = sum(sum(each.cpu_times()[:4]) for each in family)  # children that ended included
+            used[child.name] = sum(map(_cpu_seconds, family))
         return used
 
     @contextmanager
@@ -140,3 +140,10 @@ def temporary_database(server_url: str, name: str) -> Iterator[str]:
 
 Say = Callable[[str], None]
 """Hears what is being measured now."""
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
+    """Of a process and of its children that ended; 0 when it ended since it was listed, as PostgreSQL's workers do."""
+    with suppress(psutil.NoSuchProcess):
+        return float(sum(process.cpu_times()[:4]))
+    return 0.0
