@@ -34,7 +34,7 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("POST", BASE + "/uploads"): b'{"entity": "orders"}',
     ("GET", BASE + "/uploads/{token}"): None,
     ("DELETE", BASE + "/uploads/{token}"): None,
-    ("PUT", BASE + "/uploads/{token}/chunks/{n:int}"): order(1),
+    ("PUT", BASE + "/uploads/{token}/chunks/{n}"): order(1),
     ("POST", BASE + "/uploads/{token}/complete"): b'{"chunks": 1}',
     ("GET", BASE + "/uploads/{token}/errors"): None,
     ("GET", admin.BASE): None,
