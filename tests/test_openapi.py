@@ -209,8 +209,8 @@ def what_fits_the_schema_is_taken(ctx: Any, response: Any, case: Case) -> None:
 
 @schemathesis.hook
 def filter_failure(context: Any, failure: Failure, case: Case, response: Any) -> bool:
-    """Of lines that are wrong in part, the others are taken: 202, and it says which are not."""
-    taken_in_part = response.status_code == 202 and response.json().get("rejected")
+    """Of lines that are wrong in part, the others are taken: 202, or 200 of a dry run, and it says which are not."""
+    taken_in_part = case.media_type == NDJSON and response.status_code < 300 and response.json().get("rejected")
     return not (isinstance(failure, AcceptedNegativeData) and taken_in_part)
 
 
