@@ -142,9 +142,15 @@ def _object(line: bytes) -> dict[str, Any]:
     return raw
 
 
+@cache
+def _fields(row: type[Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """Kept: msgspec evaluates the annotations anew at each call, which took most of a refused line's time."""
+    return msgspec.structs.fields(row)
+
+
 def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterator[Fault]:
     """Each field that is missing or does not convert, those of nested rows included."""
-    for field in msgspec.structs.fields(row):
+    for field in _fields(row):
         name, pointer = field.encode_name, f"{at}/{field.encode_name}"
         if name not in raw:
             if field.required:
@@ -181,7 +187,7 @@ def _decimal(given: Any) -> Decimal:
 
 def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The fields that the row names, and the others; those of items stand under `items`, item by item."""
-    names = {field.encode_name for field in msgspec.structs.fields(row)}
+    names = {field.encode_name for field in _fields(row)}
     known = {name: value for name, value in raw.items() if name in names}
     extra = {name: value for name, value in raw.items() if name not in names}
     if "items" in known:
