@@ -50,7 +50,10 @@ def moment(raw: str) -> datetime:
     raw = re.sub(r" (\d\d:\d\d)$", r"+\1", raw)  # a plus that was not encoded
     if not _DATE_TIME.fullmatch(raw):
         raise ValueError
-    return datetime.fromisoformat(raw.upper())
+    try:
+        return datetime.fromisoformat(raw.upper()).astimezone(UTC)
+    except OverflowError as exc:  # in UTC it is before the year 1 or after 9999
+        raise ValueError from exc
 
 
 _STATUSES: Final = get_args(Status)
@@ -137,7 +140,8 @@ def last_of_path(request: Request) -> str:
 
     Read from the path as it was sent, where a slash at the end is not the id's and an encoded one is.
     """
-    raw = request.scope["raw_path"].split(b"/", 6)[6].removesuffix(b"/")
+    parts = request.scope["raw_path"].split(b"/", 6)  # fewer than seven where a slash before the id is encoded
+    raw = parts[6].removesuffix(b"/") if len(parts) == 7 else b""
     if not raw or "\x00" in (found := unquote(raw.decode("ascii"))):
         raise Problem(404, "not_found", "there is nothing at this path")
     return found

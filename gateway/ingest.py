@@ -1,6 +1,6 @@
 """POST /ingest/{customers,products,orders}: check every line, publish the good ones, answer what became of each."""
 
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 from starlette.requests import Request
@@ -14,6 +14,8 @@ from gateway.tenants import api_key
 from producers.tenants import Tenant
 from schemas import envelope
 from schemas.rows import ENTITIES
+
+_PARAMETERS: Final = {"on_error", "validate_only"}
 
 
 class Validated(Answer):
@@ -36,6 +38,8 @@ async def ingest(request: Request) -> Response:
     single = is_json(request)
     if single:
         await request.state.limits.take(request, tenant)
+    if request.scope["query_string"]:
+        _known_parameters(request)
     all_or_nothing = _choice(request, "on_error", ("skip", "reject")) == "reject"
     dry = _choice(request, "validate_only", ("false", "true")) == "true"
     if not dry and not request.state.kafka.reachable:
@@ -70,6 +74,13 @@ def _response(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> 
     if dry:
         return json(200, Validated([], answer.accepted, answer.rejected, answer.errors, answer.errors_omitted), headers)
     return json(202, answer, headers)
+
+
+def _known_parameters(request: Request) -> None:
+    """Raises Problem 400 for another parameter: a misspelled validate_only must not publish."""
+    for name in request.query_params.keys() - _PARAMETERS:
+        detail = f"{name[:50]!r} is no parameter of this path; it takes {', '.join(sorted(_PARAMETERS))}"
+        raise Problem(400, "bad_parameter", detail, parameter=name)
 
 
 def _choice(request: Request, name: str, choices: tuple[str, ...]) -> str:

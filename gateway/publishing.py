@@ -47,10 +47,10 @@ class Body:
 
     def __init__(self, raw: bytes, *, single: bool = False, one_message: bool = False) -> None:
         """Raises Problem: 400 for a body without rows, 413 for one with too many lines or more than `one_message`."""
-        if raw.count(b"\n") > _MAX_LINES:
+        self.lines = 1 if single else raw.rstrip().count(b"\n") + 1
+        if max(raw.count(b"\n"), self.lines) > _MAX_LINES:  # the last line may have no line feed
             raise Problem(413, "too_many_lines", f"a body may have {_MAX_LINES} lines; send smaller chunks")
         self.hash = hashlib.sha256(raw).hexdigest()
-        self.lines = 1 if single else raw.rstrip().count(b"\n") + 1
         parts = parse.parts_of(parse.lines_of(raw, single=single))
         if (first := next(parts, None)) is None:
             raise Problem(400, "empty_body", "the body has no rows; send NDJSON, one object a line")

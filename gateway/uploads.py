@@ -4,6 +4,7 @@ The token is signed and says all that a gateway must know, which writes no table
 it reads from the ledger, and what counts is ruled by log order in the streams (DESIGN §4.10).
 """
 
+import hashlib
 import time
 import uuid
 from typing import Annotated, Any, Final, Literal
@@ -36,7 +37,7 @@ class Opening(Struct, forbid_unknown_fields=True):
     """An upload to be opened."""
 
     entity: Literal["customers", "products", "orders"]
-    name: Annotated[str, Meta(max_length=200)] | None = None
+    name: Annotated[str, Meta(max_length=200, pattern="^[^\\x00]*$")] | None = None  # PostgreSQL holds no NUL
     chunks: Annotated[int, Meta(ge=1, le=MAX_CHUNKS)] | None = None
     expires_in_s: Annotated[int, Meta(ge=1, le=_LONGEST_S)] = _LONGEST_S
 
@@ -72,15 +73,16 @@ async def open_upload(request: Request) -> Response:
     """
     key = request.state.idempotency_key = idempotency.key_of(request)
     tenant = _tenant(request)
-    opening, body_hash = await json_body(request, tenant, Opening)
-    upload_id = envelope.request_id(tenant.tenant_id, "uploads", key)
+    opening, body = await json_body(request, tenant, Opening)
+    # Another body under the key is another upload, which the streams do not open: no chunk of it counts.
+    upload_id = envelope.request_id(tenant.tenant_id, "uploads", f"{key}\n{body}")
+    opening_id = envelope.request_id(tenant.tenant_id, envelope.UPLOAD_OPENED, key)
+    origin = envelope.Request(opening_id, 1, 1, 1, upload_id)
     headers = {"Idempotency-Key": key}
     known = None
     if idempotency.was_given(request):
-        known = await upload_state.known(request.state.database, tenant.tenant_id, upload_id)
+        known = await _opened_before(request.state.database, tenant, origin, upload_id, body)
     if known is not None:
-        if (known.entity, known.name) != (opening.entity, opening.name):
-            raise OtherBody
         token = Token(upload_id, known.entity, known.opened_us, known.expires_us)
         headers["Idempotent-Replayed"] = "true"
     else:
@@ -95,7 +97,7 @@ async def open_upload(request: Request) -> Response:
             "opened_at": token.opened_us,
             "expires_at": token.expires_us,
         }
-        await _publish(request, tenant, envelope.UPLOAD_OPENED, upload_id, record, body_hash)
+        await publish_one(request, tenant.tenant_id, envelope.UPLOAD_OPENED, origin, record, body)
     said = Opened(
         upload_id=str(upload_id),
         token=token.sign(request.state.settings.secret, tenant.tenant_id),
@@ -105,6 +107,18 @@ async def open_upload(request: Request) -> Response:
         max_chunk_bytes=request.state.settings.max_body_bytes,
     )
     return json(201, said, headers)
+
+
+async def _opened_before(
+    database: Database, tenant: Tenant, origin: envelope.Request, upload_id: uuid.UUID, body: str
+) -> upload_state.Known | None:
+    """The upload that was opened under this key. Raises OtherBody when it was another."""
+    try:
+        async with database.transaction(tenant.tenant_id) as db:
+            await idempotency.look_up(db, tenant.tenant_id, origin, hashlib.sha256(body.encode()).hexdigest())
+            return await upload_state.look_up(db, tenant.tenant_id, upload_id)
+    except Unavailable:
+        return None
 
 
 async def put_chunk(request: Request) -> Response:

@@ -130,8 +130,10 @@ def _merged(lines: Lines) -> Lines:
 def refused_by_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> str | None:
     """The code for a message that its upload no longer takes: log order rules what came before a cancel."""
     request, state = envelope.request, _upload(seen, tenant_key, envelope)
-    if request is None or state is None or envelope.type == UPLOAD_CANCELLED:
+    if request is None or request.upload is None or envelope.type in (UPLOAD_OPENED, UPLOAD_CANCELLED):
         return None
+    if state is None:  # its opening was a conflict, since a token is given only after it
+        return "upload_not_opened"
     _, _, cancelled, chunks = state
     if cancelled:
         return "upload_cancelled"

@@ -175,7 +175,8 @@ def test_the_idempotency_key_sent_is_the_one_named(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["?on_error=maybe", "?on_error=", "?validate_only=perhaps", "?on_error=skip&on_error=x"]
+    "query",
+    ["?on_error=maybe", "?on_error=", "?validate_only=perhaps", "?on_error=skip&on_error=x", "?validateonly=true"],
 )
 def test_a_bad_query_is_refused(shop: Shop, query: str) -> None:
     said = shop.refuses(shop.order(), 400, "bad_parameter", query)

@@ -176,6 +176,22 @@ def test_opening_under_a_key_opens_one_upload(pipeline: Pipeline) -> None:
     assert (opened("orders").status_code, opened("orders").json()["code"]) == (422, "idempotency_key_reused")
 
 
+def test_another_opening_under_a_key_in_flight_opens_nothing(own_pipeline: Pipeline) -> None:
+    own_pipeline.start("gateway")
+    upload, key = Upload(own_pipeline), {"Idempotency-Key": "u-2"}
+    first, other = (
+        upload.request("POST", "", json={"entity": entity}, headers=key).json() for entity in ("orders", "products")
+    )
+    assert first["upload_id"] != other["upload_id"]
+    for token, body in ((first["token"], orders(0)), (other["token"], b'{"product_id":"P","name":"x","price":1}')):
+        assert upload.request("PUT", f"/{token}/chunks/1", content=body).status_code == 202
+    own_pipeline.start("streams", "sinks")
+    own_pipeline.drained()
+    lines = own_pipeline.sql("SELECT outcome, code, rows FROM ledger WHERE chunk = 1 ORDER BY log_offset")
+    assert lines == [("applied", None, 3), ("rejected", "upload_not_opened", 1)]
+    assert own_pipeline.sql("SELECT count(*) FROM products") == [(0,)]
+
+
 def test_a_token_is_good_for_its_tenant_only_and_not_to_be_made_up(pipeline: Pipeline) -> None:
     upload, other = Upload(pipeline), Upload(pipeline)
     for token in (upload.token, upload.token[:-2] + "AA", "nonsense", upload.token + "=", "%00"):
@@ -187,7 +203,15 @@ def test_a_token_is_good_for_its_tenant_only_and_not_to_be_made_up(pipeline: Pip
 
 @pytest.mark.parametrize(
     "document",
-    [b"", b"{", b"[]", b'{"entity": "shoes"}', b'{"entity": "orders", "chunks": 0}', b'{"entity": "orders", "x": 1}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"entity": "shoes"}',
+        b'{"entity": "orders", "chunks": 0}',
+        b'{"entity": "orders", "x": 1}',
+        b'{"entity": "orders", "name": "a\\u0000b"}',
+    ],
 )
 def test_a_bad_opening_is_told_why(pipeline: Pipeline, document: bytes) -> None:
     answer = Upload(pipeline).request("POST", "", content=document)

@@ -162,6 +162,7 @@ def test_an_upload_is_ruled_by_log_order() -> None:
             dedup.follow_upload(seen, b"t", message)
         return why
 
+    assert refusal(0, chunk, 1) == "upload_not_opened"
     assert refusal(1, UPLOAD_OPENED, 0) is None
     assert refusal(2, chunk, 9) is None
     assert refusal(3, UPLOAD_COMPLETED, 3) is None
