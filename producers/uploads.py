@@ -275,6 +275,6 @@ def _explained(refused: Refused, name: str) -> Exception:
     """What to do about a refusal."""
     if refused.code in ("upload_expired", "upload_cancelled"):
         return Unavailable(f"{name}: {refused.detail}. Run the same command again to send it anew")
-    if refused.code in ("chunk_conflict", "chunk_out_of_range", "upload_completed"):
+    if refused.code in ("chunk_conflict", "chunk_out_of_range", "upload_completed", "too_few_chunks"):
         return Misconfigured(f"{name}: {refused}. Has the file changed? --restart sends it anew")
     return Misconfigured(f"{name}: {refused}")
