@@ -65,7 +65,7 @@ def ingest(
     settings, stack_url = running(stack_dir)
     given = ingest_keys.given(tenant_id, api_key, keys, data_dir)
     with alone(data_dir or jobs[0].path):
-        resume = ResumeFile(resume_path(data_dir, file))
+        resume = ResumeFile(resume_path(data_dir, file), restart=restart and not dry_run)
         view = View(sum(job.path.stat().st_size for job in jobs), verbose=verbose, errors_to_stderr=as_json)
         gateway = Gateway(gateway_url or stack_url, concurrency=concurrency, patience=Patience(patience, view.pausing))
         kept = None if dry_run else resume
