@@ -46,12 +46,13 @@ def split(entity: str, versions: list[Version]) -> tuple[list[Version], list[Ver
 
     A row whose record comes once depends on no other; a product does where another names its sku, or gives it up.
     """
-    times = Counter([row[:2] for row, _ in versions])
+    records = {row[:2] for row, _ in versions}
     if entity == "products":
         skus = {(row[0], row[_SKU]) for row, _ in versions}
-        return (versions, []) if len(skus) == len(times) == len(versions) else ([], versions)
-    if len(times) == len(versions):
+        return (versions, []) if len(skus) == len(records) == len(versions) else ([], versions)
+    if len(records) == len(versions):
         return versions, []
+    times = Counter([row[:2] for row, _ in versions])
     once = [version for version in versions if times[version[0][:2]] == 1]
     return once, [version for version in versions if times[version[0][:2]] > 1]
 
