@@ -11,6 +11,7 @@ from schemas import codec, metrics, topics
 from schemas.envelope import (
     INGESTION_TYPES,
     ROWS_REJECTED,
+    UPLOAD_COMPLETED,
     Envelope,
     Headers,
     dead_letter_headers,
@@ -152,7 +153,9 @@ def _decided(step: Step, seen: dedup.Seen, envelope: Envelope, tenant_id: str) -
         known = dedup.lines_known(seen, key)
         refusal = dedup.refused_by_upload(seen, tenant_key, envelope)
         if refusal is not None and not dedup.covers(known, envelope.request):
-            _outcome(step, tenant_id, envelope, "rejected", refusal, f"chunk {envelope.request.chunk} of its upload")
+            chunk = envelope.request.chunk
+            what = f"completed with {chunk} chunks" if envelope.type == UPLOAD_COMPLETED else f"chunk {chunk}"
+            _outcome(step, tenant_id, envelope, "rejected", refusal, f"{what} of its upload")
             return refusal
         decision, first = dedup.decide_part(seen, key, envelope)
     match decision:
