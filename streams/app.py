@@ -240,6 +240,7 @@ def _outcome(
         rows=rows,
         value=value,
         traceparent=envelope.traceparent,
+        subject=envelope.event_id,
     )
     step.send(topics.OUTCOMES, topics.partition_key(tenant_id), value, headers)
 
