@@ -1,4 +1,4 @@
-"""Stock told as the documentation tells it: plain and slow, and nothing is forgotten but what the 32nd id pushes out."""
+"""Stock told as the documentation tells it: plain and slow; nothing is forgotten but what the 32nd id pushes out."""
 
 from collections import defaultdict
 from typing import Any
