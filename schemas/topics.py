@@ -14,6 +14,10 @@ TENANTS: Final = "tenants"
 INGESTION: Final = "ingestion"
 INGESTION_UNIQUE: Final = "ingestion.unique"
 DEDUP_INGESTION: Final = "dedup.ingestion"
+PRICES: Final = "prices"
+PRICES_CURRENT: Final = "prices.current"
+PRICES_VERDICTS: Final = "prices.verdicts"
+DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
 
@@ -58,6 +62,10 @@ CATALOGUE: Final[dict[str, Topic]] = {
         Topic(INGESTION, retention_ms=30 * DAY_MS, source=True),
         Topic(INGESTION_UNIQUE),
         Topic(DEDUP_INGESTION, cleanup="compact,delete", retention_ms=7 * DAY_MS),
+        Topic(PRICES, retention_ms=30 * DAY_MS, source=True),
+        Topic(PRICES_CURRENT, cleanup="compact"),
+        Topic(PRICES_VERDICTS),
+        Topic(DEDUP_PRICES, cleanup="compact,delete", retention_ms=7 * DAY_MS),
         Topic(OUTCOMES),
         Topic(DEAD_LETTERS, retention_ms=90 * DAY_MS),
     )
