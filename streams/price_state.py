@@ -163,6 +163,8 @@ class Verdict(NamedTuple):
     version: int
     occurred_us: int
     held_offset: int | None = None
+    floor: int | None = None
+    ceiling: int | None = None
 
     def record(self) -> Record:
         """The row of a PriceVerdictBatch."""
@@ -183,6 +185,8 @@ class Verdict(NamedTuple):
             "metadata": change.metadata,
             "event_id": change.event_id,
             "held_offset": self.held_offset,
+            "floor": amount(self.floor),
+            "ceiling": amount(self.ceiling),
         }
 
 

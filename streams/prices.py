@@ -19,6 +19,7 @@ from streams.anomaly import LEVEL, Seen
 from streams.price_state import RECENT, At, Change, Finding, Held, Policy, State, Verdict, action, cents
 
 MAX_ID: Final = 100
+MAX_TEXT: Final = 200
 
 
 class Tally(NamedTuple):
@@ -162,19 +163,35 @@ def decide(state: State, row: Record, at: At) -> tuple[State, Verdict]:
     )  # fmt: skip
 
 
-def limited(state: State, row: Record, at: At) -> State:
-    """The state after a row of a PriceLimitBatch."""
-    return replace(state, floor=cents(row["floor"]), ceiling=cents(row["ceiling"]), offset=at.offset)
+def limit(state: State, row: Record, at: At) -> tuple[State, Verdict]:
+    """The state after a row of a PriceLimitBatch: it replaces floor and ceiling of its product."""
+    change = Change(row["product_id"], None, line=row["line"])
+    if invalid := _invalid_id(change.product_id):
+        why = Finding(Detector.INVALID, 100, invalid)
+        return state, _verdict(state, change, Status.REJECTED, [why], state.currency, at.time_us)
+    after = replace(state, floor=cents(row["floor"]), ceiling=cents(row["ceiling"]), offset=at.offset)
+    verdict = _verdict(after, change, Status.ACCEPTED, [], state.currency, at.time_us)
+    return after, verdict._replace(floor=after.floor, ceiling=after.ceiling)
+
+
+def _invalid_id(product_id: str) -> str:
+    fits = 1 <= len(product_id) <= MAX_ID and "\x00" not in product_id
+    return "" if fits else f"a product id has 1 to {MAX_ID} characters, none of them NUL"
 
 
 def _invalid(change: Change, price: int | None) -> str:
     """What a row must not be, whoever sends it; empty for one that may be judged."""
-    if not 1 <= len(change.product_id) <= MAX_ID:
-        return f"a product id has 1 to {MAX_ID} characters"
+    if invalid := _invalid_id(change.product_id):
+        return invalid
     if price is None or not -MAX_CENTS <= price <= MAX_CENTS:
         return "the new price is no amount of at most 10 digits and 2 decimals"
     if change.currency is not None and change.currency not in CURRENCIES:
         return "the currency is no code of ISO 4217"
+    event_id = change.event_id or ""
+    if len(change.source) > MAX_TEXT or len(event_id) > MAX_TEXT:
+        return f"source and event_id have at most {MAX_TEXT} characters"
+    if "\x00" in change.source + event_id + (change.metadata or ""):
+        return "PostgreSQL's texts hold no NUL"
     return ""
 
 

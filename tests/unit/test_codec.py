@@ -103,14 +103,17 @@ verdict = st.fixed_dictionaries(
         "metadata": st.none() | text,
         "event_id": st.none() | text,
         "held_offset": st.none() | longs,
+        "floor": moneys,
+        "ceiling": moneys,
     }
 )
 
 
 @given(st.lists(verdict, max_size=3), longs, longs, st.none() | text)
 def test_verdicts_are_fastavros_bytes_too(rows: list[Any], offset: int, time_ms: int, why: str | None) -> None:
-    said = {"event_id": "e", "breaker": why, "decided_by": why, "decision_reason": why}
-    batch = {"tenant_id": "t", "rows": rows, "offset": offset, "time_ms": time_ms, **said}
+    at = {"type": "t", "topic": "prices", "partition": 3, "offset": offset, "time_ms": time_ms, "accepted_ms": time_ms}
+    said = {"event_id": "e", "request_id": why, "trimmed": 0, "breaker": why, "decided_by": why, "decision_reason": why}
+    batch = {"tenant_id": "t", "rows": rows, **at, **said}
     value = codec.encode(prices.PRICE_VERDICTS, batch)
     assert value == by_fastavro(prices.PRICE_VERDICTS, batch)
     assert codec.decode(prices.PRICE_VERDICTS, value) == batch

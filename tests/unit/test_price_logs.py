@@ -8,6 +8,8 @@ from schemas.prices import PRICE_VERDICTS, Status
 from streams.price_state import At, Change, Policy, State, Verdict
 from streams.prices import decide, judge_batch
 
+SOURCE = {"event_id": "e", "type": "t", "topic": "prices", "partition": 0, "offset": 1, "time_ms": 1, "accepted_ms": 1}
+
 prices = st.integers(-10, 100_000) | st.sampled_from([0, 1_000, 1_100, 10_000, 100, 10**13])
 change = st.builds(
     Change,
@@ -44,7 +46,7 @@ def test_the_same_log_gives_the_same_verdicts_and_each_is_a_row(log: list[list[C
     assert (verdicts, states) == judged_log(log, policy)
     assert len(verdicts) == sum(map(len, log))
     rows = [verdict.record() for verdict in verdicts]
-    batch = {"tenant_id": "t", "rows": rows, "event_id": "e", "offset": 1, "time_ms": 1}
+    batch = {"tenant_id": "t", "rows": rows, **SOURCE}
     read = codec.decode(PRICE_VERDICTS, codec.encode(PRICE_VERDICTS, batch))["rows"]
     assert [row["status"] for row in read] == [verdict.status for verdict in verdicts]
 

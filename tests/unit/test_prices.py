@@ -4,12 +4,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from schemas import codec
 from schemas.errors import Rejected
 from schemas.prices import HELD_PRICE_DECISION, PRICE_CHANGES, PRICE_LIMITS, PRICE_POLICY, Status
-from streams.price_state import At, Change, Policy, State, Verdict, packed, policy_of
-from streams.prices import Judged, Tally, decide, judge, judge_batch, limited
+from streams.price_state import At, Change, Policy, State, Verdict, cents, packed, policy_of
+from streams.prices import Judged, Tally, decide, judge, judge_batch, limit
 
 MINUTE_US = 60_000_000
 PRICES = {f"P-{n}": 1_000 + 7 * n for n in range(100)}
@@ -215,10 +216,16 @@ def test_a_policy_that_could_not_be_followed_is_refused(wrong: dict[str, Any]) -
 
 def test_limits_replace_those_before_and_keep_the_price() -> None:
     acme = shop()
-    rows = [{"product_id": "P-0", "floor": b"\x03\x84"}, {"product_id": "P-1"}]
+    rows = [{"product_id": "P-0", "floor": b"\x03\x84"}, {"product_id": "P-1"}, {"product_id": "\0"}]
+    acme.states["P-1"] = replace(acme.states["P-1"], floor=1, ceiling=2)
+    said = []
     for row in decoded(PRICE_LIMITS, {"tenant_id": "acme", "rows": rows})["rows"]:
-        acme.states[row["product_id"]] = limited(acme.states[row["product_id"]], row, acme.at())
-    assert (acme.states["P-0"].floor, acme.states["P-1"].floor, acme.in_force()) == (900, None, PRICES)
+        state, verdict = limit(acme.states.get(row["product_id"], State()), row, acme.at())
+        if verdict.status is Status.ACCEPTED:
+            acme.states[row["product_id"]] = state
+        said.append((str(verdict.status), cents(verdict.record()["floor"]), verdict.after, verdict.version))
+    assert said == [("accepted", 900, 1_000, 1), ("accepted", None, 1_007, 1), ("rejected", None, None, 0)]
+    assert (acme.states["P-1"].ceiling, acme.in_force()) == (None, PRICES)
     assert acme.take({"P-0": 899}).verdicts[0].findings[0].name == "floor"
 
 
@@ -232,7 +239,8 @@ def decoded(type_: str, record: dict[str, Any]) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "wrong",
     [{"new_price": b"\x7f" * 9}, {"new_price": (10**12).to_bytes(6, "big")}, {"currency": "EURO"},
-     {"currency": "XXX"}, {"product_id": ""}, {"product_id": "P" * 101}],
+     {"currency": "XXX"}, {"product_id": ""}, {"product_id": "P" * 101}, {"product_id": "P\0"},
+     {"source": "s" * 201}, {"event_id": "e" * 201}, {"metadata": '{"\0": 1}'}],
 )  # fmt: skip
 def test_a_row_that_is_none_is_rejected_and_leaves_no_trace(wrong: dict[str, Any]) -> None:
     row = {"product_id": "P-0", "new_price": b"\x03\xe8", **wrong}
