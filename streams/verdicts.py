@@ -1,5 +1,6 @@
 """The price agent: prices -> prices.current and prices.verdicts."""
 
+from collections import Counter
 from typing import Any, Final
 
 from schemas import codec, metrics, topics
@@ -61,12 +62,20 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
             except Rejected as exc:
                 outcome(step, tenant_id, envelope, "rejected", exc.code, exc.detail)
                 return exc.code
+            _counted(answer["rows"])
             value = codec.encode(PRICE_VERDICTS, answer)
-            rows = len(answer["rows"])
-            send_outcome(step, tenant_id, envelope, PRICE_VERDICTS, rows, value, topics.PRICES_VERDICTS)
+            send_outcome(step, tenant_id, envelope, PRICE_VERDICTS, len(answer["rows"]), value, topics.PRICES_VERDICTS)
         case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
             repeated(step, tenant_id, envelope, decision, first)
     return str(decision)
+
+
+def _counted(rows: list[codec.Record]) -> None:
+    for status, count in Counter(row["status"] for row in rows).items():
+        metrics.PRICES_JUDGED.labels(status).inc(count)
+    for row in rows:
+        for finding in row["findings"]:
+            metrics.PRICE_FINDINGS.labels(finding["name"]).inc()
 
 
 def _decided(
