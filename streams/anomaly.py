@@ -8,8 +8,9 @@ deviation, and what lies beyond several of them is an outlier (Hampel, "The infl
 estimation", JASA 69, 1974). One number and a count are kept. What is doubted is not learnt.
 
 **The level.** A change is compared with the last price that nobody doubted, not with the one in force: a slip does not
-make its own correction look like a jump. A doubted level is taken over when two changes in a row came to about the
-same price (both are flagged, a third is not), when it stood for a week, or when a held price was approved.
+make its own correction look like a jump. A doubted level is taken over by the third change in a
+row that comes to about the same price (the first two are flagged), by the first after it stood for a week, or when a
+held price is approved.
 
 **Cold start.**
 - A first price without `old_price` is compared with nothing: only the rules of the product and of the tenant apply.

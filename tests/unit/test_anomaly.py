@@ -147,7 +147,7 @@ def test_the_correction_of_an_anomaly_is_none() -> None:
         assert shop.to(2_099, HOUR_S, old=wrong).status is Status.ACCEPTED
 
 
-def test_a_doubted_level_is_believed_after_two_more_changes_to_it() -> None:
+def test_a_doubted_level_is_believed_at_the_third_change_to_it() -> None:
     shop = product(*CALM)
     statuses = [shop.to(price, HOUR_S).status for price in (6_000, 6_100, 6_050, 6_200)]
     assert statuses == [Status.ANOMALY, Status.ANOMALY, Status.ACCEPTED, Status.ACCEPTED]
