@@ -23,6 +23,7 @@ from schemas.envelope import (
     Request,
 )
 from schemas.errors import Undecodable
+from schemas.ids import uuid5
 
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
@@ -73,10 +74,10 @@ class _Upload(NamedTuple):
 def key_of(tenant_key: bytes, event_id: str) -> bytes:
     """Table key of an event: the tenant, then 16 bytes of its id (foreign ids are hashed into a UUID)."""
     try:
-        event = uuid.UUID(event_id)
+        event = uuid.UUID(event_id).bytes
     except ValueError:
-        event = uuid.uuid5(NAMESPACE, event_id)
-    return tenant_key + b"\x00" + event.bytes
+        event = uuid5(NAMESPACE.bytes, event_id.encode())
+    return tenant_key + b"\x00" + event
 
 
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
