@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from schemas.codec import Record
 from schemas.currencies import CURRENCIES
 from schemas.prices import Action, Detector, Status
-from schemas.rows import MAX_CENTS
+from schemas.values import MAX_CENTS
 from streams import anomaly
 from streams.anomaly import LEVEL, Seen
 from streams.price_state import RECENT, At, Change, Finding, Held, Policy, State, Verdict, action, cents
