@@ -83,17 +83,26 @@ def checked(tenant: Tenant) -> Tenant:
         raise Rejected("bad_tenant_id", "a tenant id has 1 to 100 letters, digits and hyphens, no hyphen first")
     if not 1 <= len(tenant.name) <= MAX_NAME or _UNSHOWN.search(tenant.name):
         raise Rejected("bad_name", f"a name has 1 to {MAX_NAME} characters, none of them a control character")
-    for code in (tenant.currency, *tenant.policies.currencies):
-        if code not in CURRENCIES:
-            raise Rejected("bad_currency", f"a currency is an ISO 4217 code such as EUR, not {code!r}")
+    _known_currency(tenant.currency)
     for name, limit in asdict(tenant.limits).items():
         if limit is not None and not 0 <= limit <= MAX_PER_MINUTE:
             raise Rejected("bad_limit", f"{name} takes 0 (no limit) to {MAX_PER_MINUTE}, not {limit}")
-    if tenant.policies.order_totals not in ORDER_TOTALS:
-        given = tenant.policies.order_totals
+    return replace(tenant, policies=checked_policies(tenant.policies))
+
+
+def checked_policies(policies: Policies) -> Policies:
+    """The policies, currencies sorted, when they are right; else raises Rejected."""
+    for code in policies.currencies:
+        _known_currency(code)
+    if policies.order_totals not in ORDER_TOTALS:
+        given = policies.order_totals
         raise Rejected("bad_order_totals", f"order_totals takes {', '.join(ORDER_TOTALS)}, not {given!r}")
-    currencies = tuple(sorted(set(tenant.policies.currencies)))
-    return replace(tenant, policies=replace(tenant.policies, currencies=currencies))
+    return replace(policies, currencies=tuple(sorted(set(policies.currencies))))
+
+
+def _known_currency(code: str) -> None:
+    if code not in CURRENCIES:
+        raise Rejected("bad_currency", f"a currency is an ISO 4217 code such as EUR, not {code!r}")
 
 
 def merged(tenant: Tenant, given: Mapping[str, Any]) -> Tenant:

@@ -3,14 +3,17 @@
 A change reads a tenant, and writes it whole. Two at a time would lose one, and compaction keeps only the last record,
 so that readers could not tell. Writers therefore take turns: each change is a transaction under one transactional id,
 and beginning one fences every other (KIP-98). Who was fenced has written nothing, and begins again.
+
+Policies decide what becomes of rows, so that they must stand in the log between the rows: the transaction that changes
+them also writes them to `ingestion`, on the tenant's partition.
 """
 
 import contextlib
 import logging
 import random
-import secrets
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from itertools import count
@@ -19,6 +22,7 @@ from typing import Final
 import confluent_kafka
 from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
+from msgspec.structs import asdict
 
 from producers.client import config
 from producers.tenant import (
@@ -28,6 +32,7 @@ from producers.tenant import (
     Policies,
     Tenant,
     checked,
+    checked_policies,
     decode,
     digest,
     encode,
@@ -37,13 +42,14 @@ from producers.tenant import (
     with_revoked_key,
     with_rotated_keys,
 )
-from schemas import envelope, topics
+from schemas import codec, envelope, topics
 from schemas.errors import Unavailable, Undecodable
 from schemas.settings import Settings
 
 __all__ = [
-    "ApiKey", "Follower", "Limits", "Policies", "Tenant", "change", "change_all", "checked", "decode", "digest",
-    "encode", "merged", "put", "read_all", "shown", "with_new_key", "with_revoked_key", "with_rotated_keys",
+    "ApiKey", "Follower", "Limits", "Policies", "Tenant", "change", "change_all", "checked", "checked_policies",
+    "decode", "digest", "encode", "merged", "put", "read_all", "shown", "with_new_key", "with_revoked_key",
+    "with_rotated_keys",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -72,10 +78,13 @@ _MAX_WAITING: Final = 50_000
 _PER_SECOND: Final = 2_000
 """Records that a slow Kafka takes a second."""
 _TAKING_TURNS_S: Final = 30.0
+_TRANSACTION_S: Final = 10.0
+_MAX_TRANSACTION_S: Final = 600.0
+"""Kafka's own default bound (transaction.max.timeout.ms) is 900."""
 
 
 def put(settings: Settings, tenants: Iterable[Tenant]) -> None:
-    """Publish tenants that nobody else changes; return once Kafka has acknowledged. Raises Unavailable."""
+    """Publish new tenants that nobody else changes; return once Kafka has acknowledged. Raises Unavailable."""
     producer = confluent_kafka.Producer(config(settings) | {"log_level": 0})
     failed: list[str] = []
 
@@ -84,7 +93,7 @@ def put(settings: Settings, tenants: Iterable[Tenant]) -> None:
             failed.append(error.str())
 
     for tenant in tenants:
-        _produce(producer, settings, tenant, delivered)
+        _produce(producer, settings, tenant, Policies(), delivered)
     left = producer.flush(settings.delivery_timeout_s + 1)
     if left or failed:
         raise Unavailable(f"Kafka did not take the tenants: {failed[0] if failed else 'no answer'}")
@@ -111,15 +120,16 @@ def change_all(
     with _one_of_this_process:
         for attempt in count():
             try:
-                producer = _begin(settings)
+                producer = _begin(settings, len(changes))
                 known = read() if read else read_all(settings)
                 if tried and all(known.get(tenant_id) == tenant for tenant_id, tenant in tried.items()):
                     return tried  # it was committed; only the answer that said so was lost
                 tried = {tenant_id: checked(to(known.get(tenant_id))) for tenant_id, to in changes.items()}
                 producer.begin_transaction()
-                for tenant in tried.values():
+                for tenant_id, tenant in tried.items():
                     producer.poll(0.1 if len(producer) > _MAX_WAITING else 0)
-                    _produce(producer, settings, tenant)
+                    before = known.get(tenant_id)
+                    _produce(producer, settings, tenant, before.policies if before else Policies())
                     on_sent()
                 producer.commit_transaction(settings.delivery_timeout_s + len(tried) / _PER_SECOND)
                 return tried
@@ -131,16 +141,18 @@ def change_all(
     raise AssertionError
 
 
-def _begin(settings: Settings) -> confluent_kafka.Producer:
+def _begin(settings: Settings, tenants: int) -> confluent_kafka.Producer:
     """A producer whose commit fails once another has begun.
 
     What was committed before is there to be read now, and what was not never will be.
     """
+    longest = _TRANSACTION_S + tenants / _PER_SECOND
     producer = confluent_kafka.Producer(
         config(settings)
         | {
             "transactional.id": settings.named(_WRITER),
-            "transaction.timeout.ms": 60_000,  # a writer that died hides later records until then, or the next writer
+            # A writer that died hides later records, those of `ingestion` too, until then or until the next writer.
+            "transaction.timeout.ms": round(1000 * min(longest, _MAX_TRANSACTION_S)),
             "logger": _unheard,
         }
     )
@@ -153,20 +165,26 @@ def _produce(
     producer: confluent_kafka.Producer,
     settings: Settings,
     tenant: Tenant,
+    before: Policies,
     on_delivery: Callable[[KafkaError | None, confluent_kafka.Message], None] | None = None,
 ) -> None:
-    value = encode(tenant)
-    headers = envelope.headers_of(
-        event_id=secrets.token_hex(16),
-        type=TYPE,
-        source="admin",
-        accepted_ms=time.time_ns() // 1_000_000,
-        rows=1,
-        value=value,
-        traceparent=None,
-    )
-    key = topics.partition_key(tenant.tenant_id)
-    producer.produce(settings.named(topics.TENANTS), value, key, headers=headers, on_delivery=on_delivery)
+    """Send a tenant, and its policies to where its rows are when they are other than before."""
+    said = [(topics.TENANTS, TYPE, encode(tenant))]
+    if tenant.policies != before:
+        record = {"tenant_id": tenant.tenant_id} | asdict(tenant.policies)
+        said.append((topics.INGESTION, envelope.INGESTION_POLICY, codec.encode(envelope.INGESTION_POLICY, record)))
+    for topic, type_, value in said:
+        headers = envelope.headers_of(
+            event_id=str(uuid.uuid4()),
+            type=type_,
+            source="admin",
+            accepted_ms=time.time_ns() // 1_000_000,
+            rows=0,
+            value=value,
+            traceparent=None,
+        )
+        key = topics.partition_key(tenant.tenant_id)
+        producer.produce(settings.named(topic), value, key, headers=headers, on_delivery=on_delivery)
 
 
 def read_all(settings: Settings, within: float = 30.0) -> dict[str, Tenant]:

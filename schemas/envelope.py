@@ -28,7 +28,10 @@ ROWS_REJECTED: Final = "tillstream.rows-rejected.v1"
 UPLOAD_OPENED: Final = "tillstream.upload-opened.v1"
 UPLOAD_COMPLETED: Final = "tillstream.upload-completed.v1"
 UPLOAD_CANCELLED: Final = "tillstream.upload-cancelled.v1"
-INGESTION_TYPES: Final = BATCH_TYPES | {ROWS_REJECTED, UPLOAD_OPENED, UPLOAD_COMPLETED, UPLOAD_CANCELLED}
+INGESTION_POLICY: Final = "tillstream.ingestion-policy.v1"
+INGESTION_TYPES: Final = BATCH_TYPES | {
+    ROWS_REJECTED, UPLOAD_OPENED, UPLOAD_COMPLETED, UPLOAD_CANCELLED, INGESTION_POLICY,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

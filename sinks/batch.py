@@ -6,18 +6,26 @@ is in cents.
 """
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
 from producers.tenants import Policies, Tenant
 from schemas import codec
-from schemas.envelope import BATCH_TYPES, ROWS_REJECTED, Envelope, Position, read_forwarded, tenant_text
+from schemas.envelope import (
+    BATCH_TYPES,
+    INGESTION_POLICY,
+    ROWS_REJECTED,
+    Envelope,
+    Position,
+    read_forwarded,
+    tenant_text,
+)
 from schemas.errors import Rejected, Undecodable
 from schemas.ids import uuid5
 from schemas.rows import as_json, natural_id
-from sinks import meaning, uploads
+from sinks import meaning, policies, uploads
 
 StagedRow = tuple[Any, ...]
 _PG_EPOCH_US: Final = 946_684_800_000_000
@@ -61,6 +69,7 @@ class Message:
     invalid: list[RowError] = field(default_factory=list)
     errors: list[RowError] = field(default_factory=list)
     upload: codec.Record | None = None
+    policies: Policies | None = None
 
     def row_json(self, index: int) -> str:
         """A row as the merchant would send it. The message is read once more: few rows are ever asked for."""
@@ -76,9 +85,6 @@ class Batch:
     tenants: list[tuple[Tenant, int, int]] = field(default_factory=list)
 
 
-Version = tuple[StagedRow, Message]
-
-
 @lru_cache(maxsize=4_096)
 def _prefix(tenant_id: str, kind: str) -> bytes:
     return _NAMESPACE.bytes + f"{tenant_id}\n{kind}\n".encode()
@@ -90,7 +96,7 @@ def record_id(tenant_id: str, kind: str, natural_id: str) -> bytes:
 
 
 def prepare(
-    key: bytes | None, value: bytes | None, headers: Any, at: Position, policies: Callable[[str], Policies]
+    key: bytes | None, value: bytes | None, headers: Any, at: Position, in_force: Callable[[str], Policies]
 ) -> Message:
     """Read one message of `ingestion.unique`. What cannot be read comes back refused, with the rows it declared."""
     try:
@@ -104,9 +110,11 @@ def prepare(
         if record["tenant_id"] != message.tenant_id:
             raise Rejected("foreign_tenant", f"key {message.tenant_id!r}, value {record['tenant_id']!r}")
         if envelope.type in BATCH_TYPES:
-            _stage(message, record["rows"], policies(message.tenant_id))
+            _stage(message, record["rows"], in_force(message.tenant_id))
         elif envelope.type == ROWS_REJECTED:
             message.invalid = [_refused_by_gateway(n, row) for n, row in enumerate(record["rejected"])]
+        elif envelope.type == INGESTION_POLICY:
+            message.policies = policies.read(record)
         else:
             message.upload = uploads.checked(record)
     except Rejected as exc:
@@ -126,13 +134,13 @@ def _refused_by_gateway(index: int, row: codec.Record) -> RowError:
     )
 
 
-def _stage(message: Message, rows: list[codec.Record], policies: Policies) -> None:
+def _stage(message: Message, rows: list[codec.Record], in_force: Policies) -> None:
     envelope = message.envelope
     logged_us = envelope.src.time_ms * 1000 - _PG_EPOCH_US
     accepted_us = min(envelope.accepted_ms * 1000 - _PG_EPOCH_US, logged_us)
     stage, entity = _STAGE[envelope.entity], envelope.entity
     for index, row in enumerate(rows):
-        if wrong := meaning.faults(entity, row, policies):
+        if wrong := meaning.faults(entity, row, in_force):
             message.invalid.append(_meaningless(index, row, entity, wrong))
             continue
         updated = row["updated_at"]
@@ -194,21 +202,3 @@ _STAGE: Final[dict[str, Callable[..., StagedRow]]] = {
     "products": _product,
     "orders": _order,
 }
-
-
-def newest(messages: Iterable[Message]) -> tuple[list[Version], dict[tuple[str, str], list[Version]]]:
-    """The newest version of each record in these messages of one entity, and the older ones, the newest first."""
-    versions: dict[tuple[str, str], list[Version]] = {}
-    for message in messages:
-        for row in message.rows:
-            key = row[:2]
-            if key in versions:
-                versions[key].append((row, message))
-            else:
-                versions[key] = [(row, message)]
-    older: dict[tuple[str, str], list[Version]] = {}
-    for key, several in versions.items():
-        if len(several) > 1:
-            several.sort(key=lambda version: version[0][-3:], reverse=True)
-            older[key] = several[1:]
-    return [several[0] for several in versions.values()], older

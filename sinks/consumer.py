@@ -12,7 +12,6 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 
 from producers.client import config
-from producers.tenants import Follower, Policies, Tenant
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Misconfigured, Unavailable, Undecodable
@@ -20,6 +19,7 @@ from schemas.settings import Settings
 from sinks import faults, ledger, offsets, writer
 from sinks.batch import Batch, Message, prepare
 from sinks.offsets import Move
+from sinks.policies import InForce
 from sinks.records import Room, appended_ms, tenant_of
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
-_CATCH_UP_S: Final = 60.0
-_NO_POLICIES: Final = Policies()
 _LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
 
@@ -59,8 +57,7 @@ class Sink:
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
-        self._policies: dict[str, Policies] = {}
-        self._follower = Follower(settings, self._follow)
+        self._policies = InForce()
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -73,39 +70,27 @@ class Sink:
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
         self._topic_ids = offsets.topic_ids(self._admin, self._topics)
-        self._follower.start()
-        self._follower.catch_up(_CATCH_UP_S)  # no row is judged before its tenant's policies are known
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
         try:
             while not self._stopping.is_set():
                 assignment = self._assignment
-                if records := self._read():
+                records = self._read()
+                if records and assignment == self._assignment:
                     # Prepared while the batch before is being written.
                     batch = self._prepare(records)
                     self._settle()
-                    if assignment != self._assignment:
-                        self._rewind()
-                    else:
-                        self._writing = self._writer.submit(self._write, batch, self._moves(records))
+                if assignment != self._assignment:
+                    self._rewind()
+                elif records:
+                    self._writing = self._writer.submit(self._write, batch, self._moves(records))
             self._settle()
         finally:
             self._writer.shutdown()
             self._consumer.close()
-            self._follower.stop()
             if self._db is not None:
                 self._db.close()
-
-    def _follow(self, tenant_id: str, tenant: Tenant | None) -> None:
-        if tenant is None:
-            self._policies.pop(tenant_id, None)
-        else:
-            self._policies[tenant_id] = tenant.policies
-
-    def _policy(self, tenant_id: str) -> Policies:
-        """A direct producer may send for a tenant that nobody has made yet."""
-        return self._policies.get(tenant_id, _NO_POLICIES)
 
     def stop(self) -> None:
         """Finish the batch at hand, then return from `run`."""
@@ -141,6 +126,7 @@ class Sink:
         for pause in _backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
+                self._policies.load(self._connected())
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
@@ -217,7 +203,9 @@ class Sink:
                 case self._tenants:
                     batch.tenants += tenant_of(record, at)
                 case _:
-                    message = prepare(record.key(), record.value(), record.headers(), at, self._policy)
+                    message = prepare(record.key(), record.value(), record.headers(), at, self._policies.of)
+                    if message.policies is not None:
+                        self._policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
                     if message.refused is not None:
                         self._dead_letter(record, message, at)
                     batch.messages.append(message)

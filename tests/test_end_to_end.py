@@ -3,6 +3,7 @@
 import json
 import uuid
 
+import pytest
 from pipeline import Pipeline, eventually
 
 
@@ -116,12 +117,19 @@ def test_a_replaced_order_has_the_new_items_only(pipeline: Pipeline) -> None:
     ]
 
 
-def test_two_versions_of_a_record_in_one_body_leave_the_later(pipeline: Pipeline) -> None:
+def test_versions_of_a_record_in_one_body_are_applied_one_after_the_other(pipeline: Pipeline) -> None:
     tenant, key = pipeline.tenant()
-    pipeline.post(tenant, key, "orders", order(1, order_status="pending") + order(1, order_status="paid"))
+    item = {"product_id": "P", "quantity": 1, "unit_price": "12.50"}
+    pipeline.post(
+        tenant, key, "orders",
+        order(1, order_status="pending", items=[item])
+        + order(1, order_status="paid", updated_at="2020-01-01T00:00:00Z")
+        + order(1, order_status="shipped"),
+    )  # fmt: skip
     tally = pipeline.drained().tenants[tenant]
-    assert (tally.outcomes["applied"], tally.outcomes["superseded"]) == (1, 1)
-    assert pipeline.sql("SELECT order_status FROM orders WHERE tenant_id = %s", tenant) == [("paid",)]
+    assert (tally.outcomes["applied"], tally.outcomes["superseded"]) == (2, 1)
+    assert pipeline.sql("SELECT order_status FROM orders WHERE tenant_id = %s", tenant) == [("shipped",)]
+    assert pipeline.sql("SELECT * FROM order_items WHERE tenant_id = %s", tenant) == []
 
 
 def test_a_taken_sku_rejects_that_row_alone(pipeline: Pipeline) -> None:
@@ -147,16 +155,28 @@ def test_a_version_that_is_refused_leaves_the_one_before_it(pipeline: Pipeline) 
     ]  # fmt: skip
 
 
-def test_a_sku_that_is_given_up_and_taken_in_one_body_moves(pipeline: Pipeline) -> None:
+@pytest.mark.parametrize("split", [False, True])
+def test_a_sku_is_free_once_it_was_given_up_earlier_in_the_log(pipeline: Pipeline, *, split: bool) -> None:
     tenant, key = pipeline.tenant()
-    for rows in ([("P-1", "S-1"), ("P-2", "S-2")], [("P-2", "S-1"), ("P-1", "S-9")]):
+    # P-1 gives up S-1, P-2 takes it; P-3 wants P-4's before that gives it up, and P-4's new one is taken once more.
+    moves = [("P-1", "S-9"), ("P-2", "S-1"), ("P-3", "S-4"), ("P-4", "S-8"), ("P-5", "S-8"), ("P-5", "S-4")]
+    products = [[(f"P-{n}", f"S-{n}") for n in range(1, 6)], *([move] for move in moves)]
+    for rows in products if split else [products[0], moves]:
         body = "\n".join(json.dumps({"product_id": p, "sku": s, "name": "x", "price": 1}) for p, s in rows)
         pipeline.post(tenant, key, "products", body)
         tally = pipeline.drained().tenants[tenant]
-    assert tally.outcomes["rejected"] == 0
+    assert tally.outcomes | {"applied": 9, "superseded": 0, "rejected": 2} == tally.outcomes
     assert pipeline.sql("SELECT product_id, sku FROM products WHERE tenant_id = %s ORDER BY 1", tenant) == [
-        ("P-1", "S-9"), ("P-2", "S-1"),
+        ("P-1", "S-9"), ("P-2", "S-1"), ("P-3", "S-3"), ("P-4", "S-8"), ("P-5", "S-4"),
     ]  # fmt: skip
+
+
+def test_a_sku_that_thousands_of_products_have_is_soon_refused(pipeline: Pipeline) -> None:
+    tenant, key = pipeline.tenant()
+    products = [{"product_id": f"P-{n}", "sku": "N/A", "name": "x", "price": 1} for n in range(5_000)]
+    pipeline.post(tenant, key, "products", "\n".join(map(json.dumps, products)))
+    tally = pipeline.drained(within=15).tenants[tenant]  # one by one it takes a minute
+    assert (tally.outcomes["applied"], tally.outcomes["rejected"]) == (1, 4_999)
 
 
 def test_tenants_with_the_same_ids_do_not_meet(pipeline: Pipeline) -> None:
