@@ -7,6 +7,7 @@ that is made again from the topics would be another one.
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final
 
 from sinks.batch import Message, StagedRow
@@ -16,8 +17,11 @@ Key = tuple[str, str]
 """Tenant and natural id, or tenant and sku."""
 Age = tuple[int, int, int]
 """The version of a row: its time, source offset and index in the message."""
+_ID: Final = 2
 _SKU: Final = 3
-"""Where a staged product has its sku."""
+"""Where a staged row has its record's id, and a product its sku."""
+_tenant: Final = itemgetter(0)
+_sku: Final = itemgetter(_SKU)
 
 
 @dataclass(slots=True)
@@ -46,12 +50,14 @@ def split(entity: str, versions: list[Version]) -> tuple[list[Version], list[Ver
 
     A row whose record comes once depends on no other; a product does where another names its sku, or gives it up.
     """
-    times = Counter([row[:2] for row, _ in versions])
+    rows = [row for row, _ in versions]
+    records = len({row[_ID] for row in rows})
     if entity == "products":
-        skus = {(row[0], row[_SKU]) for row, _ in versions}
-        return (versions, []) if len(skus) == len(times) == len(versions) else ([], versions)
-    if len(times) == len(versions):
+        skus = len(set(zip(map(_tenant, rows), map(_sku, rows), strict=True)))
+        return (versions, []) if skus == records == len(versions) else ([], versions)
+    if records == len(versions):
         return versions, []
+    times = Counter([row[:2] for row, _ in versions])
     once = [version for version in versions if times[version[0][:2]] == 1]
     return once, [version for version in versions if times[version[0][:2]] > 1]
 

@@ -184,6 +184,12 @@ def crashes(seen: Seen, offset: int) -> int:
     return count if at == offset else 0
 
 
+def refuse_after_crashes(seen: Seen, offset: int) -> None:
+    """Raise Undecodable for the message at `offset` when it has ended the process too often."""
+    if crashes(seen, offset) >= CRASHES:
+        raise Undecodable("processing_error", f"ended the process {CRASHES} times")
+
+
 def crash_note(seen: Seen, offset: int) -> bytes:
     """The note that counts one more crash at `offset`."""
     return _NOTE.pack(offset, crashes(seen, offset) + 1)
