@@ -21,6 +21,7 @@ from gateway.database import Database
 from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
+from gateway.movements import stock_events
 from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
@@ -94,6 +95,7 @@ def create_app(settings: Settings) -> Starlette:
 def _routes() -> list[Route]:
     return [
         *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+        *_both(BASE + "/stock-events", stock_events, "POST"),
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),

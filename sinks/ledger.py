@@ -92,8 +92,7 @@ def _folded_line(outcome: codec.Record) -> Line:
     return (
         outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"], outcome["event_id"],
         outcome["type"], "applied", rows, applied, superseded, duplicate, 0, rejected, None, None,
-        outcome["accepted_ms"], outcome["time_ms"], _uuid(outcome["request_id"]), outcome["body_hash"],
-        None, None, None, None, None,
+        outcome["accepted_ms"], outcome["time_ms"], _uuid(outcome["request_id"]), *(None,) * 6,
     )  # fmt: skip
 
 

@@ -14,7 +14,10 @@ rows = st.tuples(st.sampled_from("PQRS"), st.sampled_from("abcde"), st.integers(
 
 
 def versions(given: list[tuple[str, str, int]]) -> list[Version]:
-    return [(("acme", product, product.encode(), sku, at, offset, 0), MESSAGE) for offset, (product, sku, at) in enumerate(given)]
+    return [
+        (("acme", product, product.encode(), sku, at, offset, 0), MESSAGE)
+        for offset, (product, sku, at) in enumerate(given)
+    ]
 
 
 def one_by_one(given: list[Version], entity: str) -> tuple[dict[str, Any], list[Any], list[Any]]:
