@@ -26,9 +26,10 @@ from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
 from gateway.stream import Streams
+from gateway.tail import Tail
 from gateway.tenants import Registry
 from producers import Producer
-from schemas import metrics
+from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
@@ -49,6 +50,7 @@ class State(TypedDict):
     limits: RateLimits
     document: Static
     streams: Streams
+    outcomes: Tail
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -61,7 +63,12 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         registry = Registry(settings)
         registry.start()
-        async with Producer(settings) as producer, Reachability(settings) as kafka, Database(settings) as database:
+        async with (
+            Producer(settings) as producer,
+            Reachability(settings) as kafka,
+            Database(settings) as database,
+            Tail(settings, topics.OUTCOMES) as outcomes,
+        ):
             yield State(
                 settings=settings,
                 producer=producer,
@@ -71,6 +78,7 @@ def create_app(settings: Settings) -> Starlette:
                 database=database,
                 limits=limits,
                 document=document,
+                outcomes=outcomes,
                 streams=(streams := Streams(settings.reader_database_url)),
             )
         await asyncio.to_thread(streams.close)

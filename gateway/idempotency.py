@@ -34,7 +34,7 @@ WHERE tenant_id = %s AND request_id = %s AND outcome IN ('applied', 'rejected') 
 ORDER BY first_line, log_offset
 """
 _FOLDED: Final = """
-SELECT event_id FROM ledger WHERE tenant_id = %s AND request_id = %s AND outcome = 'applied' LIMIT 1
+SELECT event_id, log_offset FROM ledger WHERE tenant_id = %s AND request_id = %s AND outcome = 'applied' LIMIT 1
 """
 _REJECTED: Final = """
 SELECT line, errors FROM row_errors
@@ -81,12 +81,15 @@ async def first_answer(database: Database, tenant_id: str, origin: envelope.Requ
         return None
 
 
-async def came_before(database: Database, tenant_id: str, request: UUID) -> str | None:
-    """The event id of a request that is one message, once that is in the ledger; None while PostgreSQL is away."""
+async def came_before(database: Database, tenant_id: str, request: UUID) -> tuple[str, int] | None:
+    """Event id and offset of a request that is one message, once that is in the ledger.
+
+    None while PostgreSQL is away, too.
+    """
     try:
         async with database.transaction(tenant_id) as db:
-            line = await (await db.execute(_FOLDED, [tenant_id, request])).fetchone()
-            return None if line is None else str(line[0])
+            found: tuple[str, int] | None = await (await db.execute(_FOLDED, [tenant_id, request])).fetchone()
+            return found
     except Unavailable:
         return None
 

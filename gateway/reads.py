@@ -108,7 +108,7 @@ async def stock_level(request: Request) -> Response:
 
 
 async def stock_history(request: Request) -> Response:
-    """List what became of each movement of a product, the newest first: why is this 3?
+    """List what became of each movement of a product: why is this 3? The newest first
 
     A page, or all of them as NDJSON or CSV, as Accept says.
     """

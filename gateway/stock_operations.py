@@ -22,6 +22,7 @@ from gateway.operation import (
 )
 from gateway.parameters import IDEMPOTENCY_KEY, LIMITED, REPLAYED
 from gateway.publishing import Answer
+from gateway.stock_outcomes import Line
 from schemas.movements import Movement
 
 STOCK: Final = {
@@ -39,18 +40,22 @@ STOCK: Final = {
                 JSON: Content(Movement, {name: value for name, value in MOVEMENTS.items() if isinstance(value, dict)}),
             },
         ),
-        parameters=("on_error", "validate_only", IDEMPOTENCY_KEY, "traceparent"),
+        parameters=("on_error", "validate_only", "wait", IDEMPOTENCY_KEY, "traceparent"),
         answers={
             200: Said(
                 "`validate_only=true`: what would become of the rows.", {JSON: Content(Validated)}, (IDEMPOTENCY_KEY,)
             ),
-            202: Said("Kafka has acknowledged the good movements.", {JSON: Content(Answer)}, (IDEMPOTENCY_KEY,)),
+            202: Said(
+                "Kafka has acknowledged the good movements. With `wait`, lines.",
+                {JSON: Content(Answer), NDJSON: Content(list[Line])},
+                (IDEMPOTENCY_KEY,),
+            ),
         },
         codes=(
             *TENANT_CODES, *BODY_CODES, *ROWS_CODES, "bad_idempotency_key", "bad_parameter", "too_many_rows",
-            "rows_rejected", "idempotency_key_reused", "rate_limited",
+            "rows_rejected", "idempotency_key_reused", "rate_limited", "too_many_streams",
         ),
-        headers=(IDEMPOTENCY_KEY, REPLAYED, *LIMITED),
+        headers=(IDEMPOTENCY_KEY, REPLAYED, "Cache-Control", *LIMITED),
         security=KEYS,
     ),
 }  # fmt: skip
