@@ -59,7 +59,7 @@ def moment(raw: str) -> datetime:
 
 
 def _whole(raw: str) -> int:
-    if not _WHOLE.fullmatch(raw):
+    if not _WHOLE.fullmatch(raw) or abs(int(raw)) > stock.MAX_QUANTITY:
         raise ValueError
     return int(raw)
 
@@ -113,7 +113,7 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
     },
     "stock": {
         "product_id": Filter(_TEXT, _text, "product_id = {value}"),
-        "below": Filter("a whole number", _whole, "quantity < {value}"),
+        "below": Filter(f"a whole number, {stock.MAX_QUANTITY} at most", _whole, "quantity < {value}"),
         "updated_since": Filter(_MOMENT, moment, "updated_at >= {value}"),
     },
     "stock_history": {

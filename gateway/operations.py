@@ -153,7 +153,7 @@ _NEW_TENANT: Final = {
         "tenant_id": "acme-us",
         "currency": "USD",
         "limits": {"requests_per_minute": 1000, "product_events_per_minute": 0},
-        "policies": {"currencies": ["USD", "CAD"], "order_totals": "at_least"},
+        "policies": {"currencies": ["USD", "CAD"], "order_totals": "at_least", "oversell": True},
     },
 }
 _CHANGES: Final = {

@@ -1,5 +1,6 @@
 """Stock over HTTP: movements in, levels and their history out, through real processes."""
 
+import asyncio
 import gzip
 import json
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ import pytest
 from pipeline import Pipeline, eventually
 from shop import problem
 
-from producers import tenants
+from producers import Producer, tenants
 from producers.tenants import Limits, Tenant
 
 PRODUCT = "P-1"
@@ -196,6 +197,20 @@ def test_single_events_are_limited_a_tenant_and_a_product(fresh: Warehouse) -> N
     eventually(lambda: fresh.level() == (3, 3))
 
 
+def test_a_tenant_that_oversells_may_fall_below_zero_from_then_on(fresh: Warehouse) -> None:
+    admin = {"Authorization": f"Bearer {fresh.pipeline.settings.admin_token}"}
+    url = f"/api/v1/admin/tenants/{fresh.tenant}"
+    said = []
+    for oversell in (None, True, False):
+        fresh.pipeline.http.patch(url, json={"policies": {"oversell": oversell}}, headers=admin).raise_for_status()
+        said.append(fresh.takes(moved("sold", 2)))
+    assert [fresh.event(event_id)["applied"] for event_id in said] == [0, 1, 0]
+    eventually(lambda: fresh.level() == (-2, 1))
+    policies = "SELECT rows FROM ledger WHERE tenant_id = %s AND type = 'tillstream.stock-policy.v1'"
+    assert fresh.pipeline.sql(policies, fresh.tenant) == [(0,), (0,)]
+    assert [level["product_id"] for level in fresh.get("stock", below=0).json()["data"]] == [PRODUCT]
+
+
 def test_levels_are_listed_filtered_and_streamed(fresh: Warehouse) -> None:
     fresh.takes(*[moved("set", n, f"P-{n:03d}") for n in range(250)])
     eventually(lambda: fresh.level("P-249") is not None)
@@ -253,6 +268,22 @@ def test_ids_may_hold_slashes(fresh: Warehouse) -> None:
         assert [row["quantity"] for row in fresh.history(name)] == [n], name
     problem(fresh.get("stock/nothing"), 404, "not_found")
     problem(fresh.get("stock/a%00"), 404, "not_found")
+
+
+async def publish(pipeline: Pipeline, tenant: str, event_id: str) -> None:
+    row = {"product_id": PRODUCT, "name": "x", "price": b"\x01", "currency": "EUR", "sku": "s", "active": True}
+    async with Producer(pipeline.settings) as producer:
+        await producer.publish_batch(tenant, "products", [row], event_id=event_id)
+
+
+def test_an_event_id_that_another_topic_has_is_no_duplicate(fresh: Warehouse) -> None:
+    event_id = fresh.takes(moved("received", 1))
+    fresh.event(event_id)
+    asyncio.run(publish(fresh.pipeline, fresh.tenant, event_id))
+    fresh.pipeline.drained()
+    assert fresh.get(f"products/{PRODUCT}").status_code == 200
+    query = "SELECT applied FROM ledger WHERE tenant_id = %s AND event_id = %s"
+    assert fresh.pipeline.sql(query, fresh.tenant, event_id) == [(1,), (1,)]
 
 
 def test_one_tenants_stock_is_not_anothers(house: Warehouse, fresh: Warehouse) -> None:
