@@ -151,7 +151,7 @@ def _begin(settings: Settings, tenants: int) -> confluent_kafka.Producer:
         config(settings)
         | {
             "transactional.id": settings.named(_WRITER),
-            # A writer that died hides later records, of `ingestion` and `stock` too, until then or until the next writer.
+            # A writer that died hides later records, also of `ingestion` and `stock`, until then or the next writer.
             "transaction.timeout.ms": round(1000 * min(longest, _MAX_TRANSACTION_S)),
             "logger": _unheard,
         }
