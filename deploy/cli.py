@@ -14,6 +14,7 @@ import confluent_kafka
 import psycopg
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from deploy import demo as demo_
@@ -50,19 +51,23 @@ def main() -> None:
     try:
         app()
     except TillstreamError as exc:
-        errors.print(f"[red]tillstream:[/red] {exc}", highlight=False)
+        _fail(str(exc))
         sys.exit(1 if isinstance(exc, Rejected) else 75 if isinstance(exc, Unavailable) else 2)
     except confluent_kafka.KafkaException as exc:
-        errors.print(f"[red]tillstream:[/red] Kafka: {exc.args[0].str()}", highlight=False)
+        _fail(f"Kafka: {exc.args[0].str()}")
         sys.exit(2)
     except psycopg.OperationalError as exc:
-        errors.print(f"[red]tillstream:[/red] PostgreSQL: {exc}", highlight=False)
+        _fail(f"PostgreSQL: {exc}")
         sys.exit(2)
     except OSError as exc:
-        errors.print(f"[red]tillstream:[/red] {exc}", highlight=False)
+        _fail(str(exc))
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(why: str) -> None:
+    errors.print(f"[red]tillstream:[/red] {escape(why)}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
+from rich.markup import escape
 
 from deploy import ingest_keys
 from deploy.ingest_files import Job, alone, of_folder, progress_of, resume_path
 from deploy.ingest_keys import Keys
 from deploy.ingest_view import View, as_document, closing
+from deploy.operate import console, errors, show
 from deploy.stack import running
 from producers.calls import Patience
 from producers.csv_rows import Csv
@@ -25,10 +26,6 @@ from producers.uploads import Upload
 from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.rows import ENTITIES
 
-console = Console()
-if not console.is_terminal:
-    console.width = 160  # of a file; a table would be broken to fit 80
-errors = Console(stderr=True)
 _TENANTS_AT_A_TIME: Final = 64
 _SAVE_S: Final = 1.0
 
@@ -65,7 +62,7 @@ def ingest(
     settings, stack_url = running(stack_dir)
     given = ingest_keys.given(tenant_id, api_key, keys, data_dir)
     with alone(data_dir or jobs[0].path):
-        resume = ResumeFile(resume_path(data_dir, file))
+        resume = ResumeFile(resume_path(data_dir, file), restart=restart and not dry_run)
         view = View(sum(job.path.stat().st_size for job in jobs), verbose=verbose, errors_to_stderr=as_json)
         gateway = Gateway(gateway_url or stack_url, concurrency=concurrency, patience=Patience(patience, view.pausing))
         kept = None if dry_run else resume
@@ -194,12 +191,12 @@ def _report(uploads: list[Upload], view: View, stopped: int, *, waited: bool, as
         print(json.dumps([as_document(upload) for upload in uploads]))  # noqa: T201
     elif not stopped:
         if waited or len(uploads) > 1:
-            console.print(closing(uploads, view.seconds, waited=waited))
+            show(closing(uploads, view.seconds, waited=waited))
         console.print(f"accepted {accepted:,}, rejected {rejected:,}", highlight=False)
     view.hint(uploads)
     failures = [upload.failure for upload in uploads if upload.failure is not None]
     for failure in dict.fromkeys(map(str, failures)):
-        errors.print(f"[red]tillstream:[/red] {failure}", highlight=False, soft_wrap=True)
+        errors.print(f"[red]tillstream:[/red] {escape(failure)}", highlight=False, soft_wrap=True)
     gave_up = any(isinstance(failure, Unavailable) for failure in failures)
     if stopped or gave_up:
         errors.print("Run the same command again: it goes on where it was.")

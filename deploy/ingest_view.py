@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from deploy.operate import table_of
 from producers.chunks import Chunk
 from producers.http import Answer
 from producers.uploads import Upload
@@ -130,9 +131,9 @@ def closing(uploads: Sequence[Upload], seconds: float, *, waited: bool) -> Table
     names = ["tenant", "entity", "rows", "accepted", "rejected"]
     names += ["applied", "superseded", "duplicate"] if waited else []
     names += ["refused later"] if any(_numbers(upload).get("refused later") for upload in uploads) else []
-    table = Table(*names, "time", "rows/s", "", box=None, padding=(0, 2, 0, 0), collapse_padding=True)
+    table = table_of(*names, "time", "rows/s", "")
     for column in table.columns[2:-1]:
-        column.justify, column.no_wrap = "right", True
+        column.justify = "right"
     for upload in uploads:
         numbers = _numbers(upload)
         cells = [f"{numbers[name]:,}" if name in numbers else "" for name in names[2:]]

@@ -17,6 +17,8 @@ from sinks.audit import OUTCOMES
 from sinks.audit import audit as audit_
 
 console = Console()
+if not console.is_terminal:
+    console.width = 10_000  # of a file or a pipe: a table takes what it needs, and nothing is cut
 errors = Console(stderr=True)
 
 DataDir = Annotated[
@@ -49,17 +51,28 @@ def audit(
         }
         print(json.dumps({"tenants": listed, "missing": report.missing, "wrong": report.wrong}))  # noqa: T201
     else:
-        table = Table(
-            "tenant", "accepted", *OUTCOMES, "in flight", box=None, padding=(0, 2, 0, 0), collapse_padding=True
-        )
+        table = table_of("tenant", "accepted", *OUTCOMES, "in flight")
         for tenant_id, tally in sorted(report.tenants.items()):
             counts = (tally.accepted, *tally.outcomes.values(), tally.in_flight)
             table.add_row(tenant_id, *(f"{count:,}" for count in counts))
-        console.print(table)
+        show(table)
         for line in (*report.wrong, *(report.missing if wait else ())):
-            console.print(f"[red]{line}[/red]", highlight=False)
+            console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     if report.broken or (wait and not report.drained):
         raise typer.Exit(1)
+
+
+def table_of(*names: str) -> Table:
+    """A table with these columns; where a terminal is too narrow its cells go on in a next line, whole."""
+    table = Table(*names, box=None, padding=(0, 2, 0, 0), collapse_padding=True)
+    for column in table.columns:
+        column.overflow = "fold"
+    return table
+
+
+def show(table: Table) -> None:
+    """Print a table whose cells are text as it is, whatever brackets a stranger put into it."""
+    console.print(table, markup=False, highlight=False)
 
 
 def bars() -> Progress:

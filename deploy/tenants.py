@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 import typer
-from rich.table import Table
 
 from deploy import tenant_files
-from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, console
+from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, console, show, table_of
 from deploy.stack import running
 from producers import tenants
 from producers.tenant import MAX_GRACE_S, ORDER_TOTALS, now, rfc3339
@@ -95,10 +94,10 @@ def load(
         print(json.dumps(shown))  # noqa: T201
         return
     if made and keys is None:
-        table = Table("tenant", "API key (it is stored nowhere: keep it)")
+        table = table_of("tenant", "API key (it is stored nowhere: keep it)")
         for tenant_id, key in made.items():
             table.add_row(tenant_id, key)
-        console.print(table, soft_wrap=True)
+        show(table)
     console.print(f"{len(rows):,} tenants loaded, {len(made):,} of them new" + (f"; keys in {keys}" if keys else ""))
 
 
@@ -120,11 +119,11 @@ def list_(as_json: Json = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     if as_json:
         print(json.dumps([tenants.shown(tenant) for tenant in known]))  # noqa: T201
         return
-    table = Table("tenant", "name", "currency", "limits", "policies", "keys")
+    table = table_of("tenant", "name", "currency", "limits", "policies", "keys")
     for tenant in known:
         keys = ", ".join(key.key_id + _ends(key.expires_at) for key in tenant.keys)
         table.add_row(tenant.tenant_id, tenant.name, tenant.currency, _limits(tenant), _policies(tenant), keys)
-    console.print(table)
+    show(table)
 
 
 def _ends(at: int | None) -> str:

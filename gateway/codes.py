@@ -44,6 +44,7 @@ CODES: Final = {
         "chunk_conflict": "The chunk came before, with other content.",
         "chunk_out_of_range": "The upload was completed with fewer chunks.",
         "tenant_exists": "The tenant exists already.",
+        "too_few_chunks": "A chunk with a higher number has come.",
         "too_many_keys": "The tenant has as many keys as it may have.",
         "upload_cancelled": "The upload was cancelled.",
         "upload_completed": "The upload was completed with another number of chunks.",

@@ -131,7 +131,8 @@ UPLOADS: Final = {
         taken=Taken("The number of chunks.", {JSON: Content(uploads.Completion, {"one chunk": {"chunks": 1}})}),
         answers={202: _state("There are so many chunks and no others.")},
         codes=(
-            *_UPLOAD, *_BODY, "bad_document", "kafka_unavailable", "upload_cancelled", "upload_completed",
+            *_UPLOAD, *_BODY, "bad_document", "kafka_unavailable", "too_few_chunks", "upload_cancelled",
+            "upload_completed",
             "upload_expired",
         ),
         security=KEYS,

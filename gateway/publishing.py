@@ -89,17 +89,18 @@ class Publishing:
         for part in body.parts:
             if self._last_line:
                 await asyncio.sleep(0)  # a large body must not keep others waiting
-            self._take(part)
+            await self._take(part)
         await self._acknowledged()
         _received(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
         _received(self._entity.name, "rejected").inc(self._answer.rejected)
         return self._answer
 
-    def _take(self, part: list[parse.Line]) -> None:
+    async def _take(self, part: list[parse.Line]) -> None:
         """Parse a part and hand its rows to Kafka's client: the good ones, and the others with what is wrong."""
         first, last = self._last_line + 1, part[-1][0]
         self._last_line = last
-        rows, errors = parse.parse(self._entity, part, self._tenant.currency, self._state.settings.max_line_bytes)
+        max_line = self._state.settings.max_line_bytes
+        rows, errors = await parse.parse(self._entity, part, self._tenant.currency, max_line)
         good = rows if not (errors and self._all_or_nothing) else []
         self._answer.accepted += len(good)
         if good:
@@ -109,6 +110,7 @@ class Publishing:
         self._answer.errors += errors[:room]
         self._answer.errors_omitted += max(0, len(errors) - room)
         if errors:
+            await asyncio.sleep(0)
             self._send_rejected(_rejected_rows(dict(part), errors), first, last)
 
     def _send_rows(self, rows: list[parse.Row], first: int, last: int) -> parse.RowErrors:

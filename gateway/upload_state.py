@@ -31,6 +31,10 @@ SELECT chunk, coalesce(range_agg(int4range(first_line, last_line + 1)) FILTER (W
 FROM ledger WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND type <> 'tillstream.upload-completed.v1'
 GROUP BY chunk
 """
+_HIGHEST: Final = """
+SELECT coalesce(max(chunk), 0) FROM ledger
+WHERE tenant_id = %s AND upload_id = %s AND outcome = 'applied' AND type <> 'tillstream.upload-completed.v1'
+"""
 _REJECTED: Final = """
 SELECT count(*) FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND stage = 'gateway'
@@ -111,21 +115,25 @@ class Known(Struct, frozen=True):
         if self.completed and self.chunks is not None and chunk > self.chunks:
             raise Problem(409, "chunk_out_of_range", f"the upload was completed with {self.chunks} chunks")
 
-    def must_complete(self, chunks: int) -> None:
-        """Raises Problem 409 when the upload cannot be completed with so many chunks."""
+    def must_complete(self, chunks: int, highest: int) -> None:
+        """Raises Problem 409 when the upload, of which chunk `highest` has come, has another number of chunks."""
         if self.cancelled:
             raise Problem(409, "upload_cancelled", "the upload was cancelled")
         if self.completed and self.chunks != chunks:
             raise Problem(409, "upload_completed", f"the upload was completed already, with {self.chunks} chunks")
+        if chunks < highest:
+            raise Problem(409, "too_few_chunks", f"chunk {highest} has come, so that there are more than {chunks}")
 
 
-async def known(database: Database, tenant_id: str, upload_id: UUID) -> Known | None:
-    """The upload's row; None before it is there, and while PostgreSQL is away."""
+async def must_complete(database: Database, tenant_id: str, upload_id: UUID, chunks: int) -> None:
+    """Raises Problem 409 by what the ledger knows; the streams tell what is under way still."""
     try:
         async with database.transaction(tenant_id) as db:
-            return await look_up(db, tenant_id, upload_id)
+            if known := await look_up(db, tenant_id, upload_id):
+                found = await (await db.execute(_HIGHEST, [tenant_id, upload_id])).fetchone()
+                known.must_complete(chunks, found[0] if found else 0)
     except Unavailable:
-        return None
+        return
 
 
 async def look_up(db: Db, tenant_id: str, upload_id: UUID) -> Known | None:

@@ -177,9 +177,7 @@ async def complete_upload(request: Request) -> Response:
     token = _token(request, tenant)
     completion, _ = await json_body(request, tenant, Completion)
     _must_run(token)
-    known = await upload_state.known(request.state.database, tenant.tenant_id, token.upload_id)
-    if known is not None:
-        known.must_complete(completion.chunks)
+    await upload_state.must_complete(request.state.database, tenant.tenant_id, token.upload_id, completion.chunks)
     record = {
         "tenant_id": tenant.tenant_id,
         "upload_id": str(token.upload_id),

@@ -1,7 +1,8 @@
 """The resume file: how far each upload of a run got, so that the same command goes on there, whatever ended it.
 
 It holds upload tokens and API keys, hence mode 0600. It is replaced as a whole: a kill at any moment leaves the old one
-or the new one, and what was acknowledged since is sent again, which the gateway recognises.
+or the new one, and what was acknowledged since is sent again, which the gateway recognises. It is believed only under
+its own checksum: a chunk that it took for acknowledged would never be sent.
 """
 
 import hashlib
@@ -87,32 +88,63 @@ class Acknowledged:
 
 
 class Contents(Struct):
-    """Uploads by `<tenant_id>/<entity>`, and the keys that were made for this folder by tenant id."""
+    """Uploads by `<tenant_id>/<entity>`, and the keys that were made for this folder by tenant id.
+
+    `sha256` is that of all the rest: what a file with another says was never acknowledged, perhaps.
+    """
 
     uploads: dict[str, Progress] = {}
     keys: dict[str, str] = {}
     version: int = 1
+    sha256: str = ""
+
+    def encode(self) -> bytes:
+        """As JSON, under its checksum."""
+        self.sha256 = self.digest()
+        return msgspec.json.encode(self)
+
+    def digest(self) -> str:
+        """What `sha256` must be."""
+        return hashlib.sha256(msgspec.json.encode(msgspec.structs.replace(self, sha256=""))).hexdigest()
+
+
+class _Keys(Struct):
+    """All that is taken of a file that is not believed: a wrong key shows when it is used."""
+
+    keys: dict[str, str] = {}
 
 
 class ResumeFile:
     """Read once; written by `save` when something has changed."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises Misconfigured when it cannot be understood, OSError when it cannot be read."""
+    def __init__(self, path: Path, *, restart: bool = False) -> None:
+        """Raises Misconfigured when it cannot be believed, OSError when it cannot be read.
+
+        To `restart`, the keys of such a file are enough; one that cannot be read at all is set aside, for it may hold
+        some.
+        """
         self.path = path
         self.contents = Contents()
-        self._saved = msgspec.json.encode(self.contents)
+        self._saved = self.contents.encode()
         if path.exists():
             self._saved = path.read_bytes()
             try:
-                self.contents = msgspec.json.decode(self._saved, type=Contents)
-            except msgspec.DecodeError as exc:
-                why = f"{path} is not a resume file of this version: {exc}. Delete it to send everything anew"
-                raise Misconfigured(why) from exc
+                self.contents = _believed(path, self._saved)
+            except Misconfigured:
+                if not restart:
+                    raise
+                self.contents = self._salvaged()
+
+    def _salvaged(self) -> Contents:
+        try:
+            return Contents(keys=msgspec.json.decode(self._saved, type=_Keys).keys)
+        except msgspec.DecodeError:
+            self.path.replace(_aside(self.path))
+            return Contents()
 
     def save(self) -> None:
         """Write what changed, if anything did. Raises OSError."""
-        encoded = msgspec.json.encode(self.contents)
+        encoded = self.contents.encode()
         if encoded == self._saved:
             return
         unfinished = self.path.with_name(f"{self.path.name}.part")
@@ -121,3 +153,19 @@ class ResumeFile:
         unfinished.write_bytes(encoded)
         unfinished.replace(self.path)
         self._saved = encoded
+
+
+def _believed(path: Path, raw: bytes) -> Contents:
+    try:
+        contents = msgspec.json.decode(raw, type=Contents)
+    except msgspec.DecodeError as exc:
+        after = f"--restart sends everything anew; API keys that stand in it remain in {_aside(path).name}"
+        raise Misconfigured(f"{path} is damaged, or no resume file of this version: {exc}. {after}") from exc
+    if contents.sha256 != contents.digest():
+        after = "--restart sends everything anew, and keeps the API keys in it"
+        raise Misconfigured(f"{path} is damaged, or was changed by hand: it is not believed. {after}")
+    return contents
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.damaged")

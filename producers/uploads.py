@@ -3,57 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 from urllib.parse import quote
 
 import msgspec
-from msgspec import Struct
 
 from producers.calls import Patience, Refused, accepted
 from producers.chunks import Chunk, Limits, Source
 from producers.gateway import Gateway, key_header, together
 from producers.http import Answer, chunk_answer
 from producers.resume import Acknowledged, Fingerprint, Progress
+from producers.upload_state import FINISHED, Chunks, RowErrors, State
 from schemas.errors import Misconfigured, Unavailable
 
-FINISHED: Final = ("completed", "partially_completed")
 _LONGEST_POLL_S: Final = 2.0
-
-
-class Chunks(Struct):
-    """Of the state document."""
-
-    declared: int | None
-    applied: int
-    missing: list[int]
-    missing_count: int
-
-
-class Rows(Struct):
-    """Of the state document: rows by outcome; `rejected` counts those that the gateway refused, too."""
-
-    applied: int
-    superseded: int
-    duplicate: int
-    conflict: int
-    rejected: int
-
-
-class State(Struct):
-    """What GET /uploads/{token} says."""
-
-    state: str
-    chunks: Chunks
-    rows: Rows
-    eta_s: float | None = None
-
-
-class RowErrors(Struct):
-    """A line of GET /uploads/{token}/errors."""
-
-    chunk: int
-    line: int
-    errors: list[dict[str, Any]]
 
 
 class Watch(Protocol):
@@ -199,6 +162,8 @@ class Upload:
         if self.progress.completed:
             if state.state == "open":  # said too recently, or to a database that is no more
                 await self._complete()
+            elif await self._send_missing(state, set()):
+                return
             self._watch.note(self, "was sent before; nothing to send (--restart sends it anew)")
         elif state.state in ("cancelled", "expired"):
             self._anew(f"its upload is {state.state}")
@@ -229,6 +194,20 @@ class Upload:
                 self.progress.accepted += chunk.rows
                 self.progress.beyond.append(chunk.number)
 
+    async def _send_missing(self, state: State, sent: set[int]) -> bool:
+        """Send again what will not come by itself, and was not `sent` so before; whether there was any.
+
+        A chunk is acknowledged before the upload is completed, and a tenant's messages are applied in order: what is
+        missing once the ledger has `completed` was never there, or was lost with a database.
+        """
+        missing = set(state.chunks.missing) - sent if state.state == "processing" else set()
+        for chunk in self.source.chunks(self.progress.limits, self.source.start) if missing else ():
+            if chunk.number in missing:
+                self._watch.note(self, f"chunk {chunk.number} is missing: it is sent again")
+                await self._send("PUT", f"{self._path}/chunks/{chunk.number}", chunk)
+        sent |= missing
+        return bool(missing)
+
     async def look(self) -> State:
         """The upload's state as the ledger has it. Raises Refused, Unavailable."""
         said = accepted(await self._gateway.call("GET", self._path, self._auth))
@@ -255,12 +234,20 @@ class Upload:
 
     async def wait(self, patience: Patience) -> None:
         """Return when every chunk is in the ledger. Raises Unavailable when nothing moves for longer than patience."""
+        try:
+            await self._wait(patience)
+        except Refused as exc:
+            raise _explained(exc, self.name) from exc
+
+    async def _wait(self, patience: Patience) -> None:
         started, pause = time.monotonic(), 0.1
-        before = None
+        before, sent_again = None, set[int]()
         while (state := await self.look()).state not in FINISHED:
-            if state.state == "cancelled":
-                raise Misconfigured(f"{self.name} was cancelled; run the same command again to send it anew")
-            if (seen := (state.chunks.applied, state.rows)) != before:
+            if state.state in ("cancelled", "expired"):
+                raise Misconfigured(f"{self.name} is {state.state}; --restart sends it anew")
+            if await self._send_missing(state, sent_again):
+                patience.progress()
+            elif (seen := (state.chunks.applied, state.rows)) != before:
                 before = seen
                 patience.progress()
             elif patience.left <= 0:
@@ -275,6 +262,6 @@ def _explained(refused: Refused, name: str) -> Exception:
     """What to do about a refusal."""
     if refused.code in ("upload_expired", "upload_cancelled"):
         return Unavailable(f"{name}: {refused.detail}. Run the same command again to send it anew")
-    if refused.code in ("chunk_conflict", "chunk_out_of_range", "upload_completed"):
+    if refused.code in ("chunk_conflict", "chunk_out_of_range", "upload_completed", "too_few_chunks"):
         return Misconfigured(f"{name}: {refused}. Has the file changed? --restart sends it anew")
     return Misconfigured(f"{name}: {refused}")

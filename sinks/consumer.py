@@ -35,11 +35,13 @@ class Sink:
     def __init__(self, settings: Settings, *, accept_gap: bool = False) -> None:
         self._settings = settings
         self._accept_gap = accept_gap
+        self._db: writer.Db | None = None
+        self._stopping = threading.Event()
         self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
         self._consumer = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
-                "group.id": settings.named(GROUP),
+                "group.id": self._group(),
                 "client.id": "tillstream-sink",
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -56,10 +58,8 @@ class Sink:
         self._assignment = 0
         """Counts the times that partitions changed hands."""
         self._positions: dict[tuple[str, int], int] = {}
-        self._db: writer.Db | None = None
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[None] | None = None
-        self._stopping = threading.Event()
 
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
@@ -194,6 +194,15 @@ class Sink:
             moves.append(Move(*at, self._topic_ids[at[0]], self._positions[at], end, batch.up_to.get(at)))
             self._positions[at] = end
         return moves
+
+    def _group(self) -> str:
+        """A group a database: two that share one would each get the half of all partitions."""
+        for pause in _backoff():
+            try:
+                return self._settings.named(f"{GROUP}-{offsets.database_id(self._connected())}")
+            except psycopg.Error as error:
+                self._wait_out(error, pause)
+        raise AssertionError("the backoff has no end")
 
     def _connected(self) -> writer.Db:
         """The connection, made anew where it broke. Raises psycopg.Error while PostgreSQL is away."""

@@ -30,6 +30,19 @@ class Move:
     up_to_ms: int | None = None
 
 
+def database_id(db: psycopg.Connection[Any]) -> str:
+    """Tells this database from all others, a dump of it that is restored elsewhere included; a standby that takes over
+    is the same. What a table said would be copied with it.
+    """
+    row = db.execute(
+        "SELECT format('%s-%s', system_identifier, oid) FROM pg_control_system(), pg_database"
+        " WHERE datname = current_database()"
+    ).fetchone()
+    db.commit()
+    assert row is not None
+    return str(row[0])
+
+
 def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
     """Kafka's UUID of each topic; a topic that was deleted and made again has another."""
     described = admin.describe_topics(TopicCollection(topics), request_timeout=10)

@@ -22,6 +22,7 @@ from schemas.envelope import (
     Request,
 )
 from schemas.errors import Undecodable
+from schemas.ids import uuid5
 
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
@@ -33,7 +34,9 @@ CRASHES: Final = 3
 _MAX_GAPS: Final = 1_000
 _ENTRY: Final = struct.Struct(">qq16s")
 _LINES: Final = struct.Struct(">II")
-_UPLOAD: Final = struct.Struct(">qq?I")
+_UPLOAD: Final = struct.Struct(">qq?II")
+_OLD_UPLOAD_BYTES: Final = 21
+"""Of entries without the highest chunk, as the version before wrote them."""
 _NOTE: Final = struct.Struct(">qi")
 
 Seen = MutableMapping[bytes, bytes]
@@ -57,13 +60,23 @@ class Entry(NamedTuple):
     content_hash: bytes
 
 
+class _Upload(NamedTuple):
+    """What is remembered of an upload: how many chunks it was completed with (0 before), the highest that came."""
+
+    offset: int
+    time_ms: int
+    cancelled: bool
+    chunks: int
+    highest: int
+
+
 def key_of(tenant_key: bytes, event_id: str) -> bytes:
     """Table key of an event: the tenant, then 16 bytes of its id (foreign ids are hashed into a UUID)."""
     try:
-        event = uuid.UUID(event_id)
+        event = uuid.UUID(event_id).bytes
     except ValueError:
-        event = uuid.uuid5(NAMESPACE, event_id)
-    return tenant_key + b"\x00" + event.bytes
+        event = uuid5(NAMESPACE.bytes, event_id.encode())
+    return tenant_key + b"\x00" + event
 
 
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
@@ -134,30 +147,37 @@ def refused_by_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> str 
         return None
     if state is None:  # its opening was a conflict, since a token is given only after it
         return "upload_not_opened"
-    _, _, cancelled, chunks = state
-    if cancelled:
+    if state.cancelled:
         return "upload_cancelled"
-    beyond = chunks and request.chunk > chunks and envelope.type != UPLOAD_COMPLETED
-    return "chunk_out_of_range" if beyond else None
+    if envelope.type == UPLOAD_COMPLETED:
+        if state.chunks and request.chunk != state.chunks:
+            return "upload_completed"
+        return "too_few_chunks" if request.chunk < state.highest else None
+    return "chunk_out_of_range" if state.chunks and request.chunk > state.chunks else None
 
 
 def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
-    """Remember that an upload was opened, completed with so many chunks, or cancelled."""
-    if envelope.request is None or envelope.type not in (UPLOAD_OPENED, UPLOAD_COMPLETED, UPLOAD_CANCELLED):
+    """Remember of an upload that it was opened, completed with so many chunks, or cancelled, and its highest chunk."""
+    request = envelope.request
+    if request is None or request.upload is None:
         return
-    fresh = envelope.src.offset, envelope.src.time_ms, False, 0
-    offset, time_ms, cancelled, chunks = _upload(seen, tenant_key, envelope) or fresh
+    known = _upload(seen, tenant_key, envelope)
+    state = known or _Upload(envelope.src.offset, envelope.src.time_ms, cancelled=False, chunks=0, highest=0)
     if envelope.type == UPLOAD_COMPLETED:
-        chunks = envelope.request.chunk
-    cancelled = cancelled or envelope.type == UPLOAD_CANCELLED
-    seen[_upload_key(tenant_key, envelope)] = _UPLOAD.pack(offset, time_ms, cancelled, chunks)
+        state = state._replace(chunks=request.chunk)
+    elif envelope.type == UPLOAD_CANCELLED:
+        state = state._replace(cancelled=True)
+    elif envelope.type != UPLOAD_OPENED:
+        state = state._replace(highest=max(state.highest, request.chunk))
+    if state != known:
+        seen[_upload_key(tenant_key, envelope)] = _UPLOAD.pack(*state)
 
 
-def _upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> tuple[int, int, bool, int] | None:
+def _upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> _Upload | None:
     if envelope.request is None or envelope.request.upload is None:
         return None
     state = seen.get(_upload_key(tenant_key, envelope))
-    return _UPLOAD.unpack(state) if state else None
+    return _Upload(*_UPLOAD.unpack(state.ljust(_UPLOAD.size, b"\0"))) if state else None
 
 
 def _upload_key(tenant_key: bytes, envelope: Envelope) -> bytes:
@@ -197,4 +217,4 @@ def crash_note(seen: Seen, offset: int) -> bytes:
 
 def expired(value: bytes, now_ms: int) -> bool:
     """Whether an entry may be forgotten; fence and crash note never are."""
-    return len(value) >= _UPLOAD.size and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS
+    return len(value) >= _OLD_UPLOAD_BYTES and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS

@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from schemas import codec, metrics, topics
-from schemas.envelope import INGESTION_TYPES, ROWS_REJECTED, Envelope, forwarded
+from schemas.envelope import INGESTION_TYPES, ROWS_REJECTED, UPLOAD_COMPLETED, Envelope, forwarded
 from schemas.errors import Undecodable
 from streams import dedup
 from streams.faust_app import App, changelog, source
@@ -59,7 +59,9 @@ def _decided(step: Step, seen: dedup.Seen, envelope: Envelope, tenant_id: str) -
         known = dedup.lines_known(seen, key)
         refusal = dedup.refused_by_upload(seen, tenant_key, envelope)
         if refusal is not None and not dedup.covers(known, envelope.request):
-            outcome(step, tenant_id, envelope, "rejected", refusal, f"chunk {envelope.request.chunk} of its upload")
+            chunk = envelope.request.chunk
+            what = f"completed with {chunk} chunks" if envelope.type == UPLOAD_COMPLETED else f"chunk {chunk}"
+            outcome(step, tenant_id, envelope, "rejected", refusal, f"{what} of its upload")
             return refusal
         decision, first = dedup.decide_part(seen, key, envelope)
     match decision:

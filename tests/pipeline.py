@@ -169,8 +169,8 @@ class Pipeline:
         assert not report.wrong
         return report
 
-    def cli(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, columns: int = 200) -> subprocess.CompletedProcess[str]:
         """Run `tillstream` against this pipeline."""
         command = [sys.executable, "-c", "from deploy.cli import main; main()", *arguments]
-        env = {**os.environ, **self.settings.env(), "COLUMNS": "200"}  # other tests' tenants must not break a line
+        env = {**os.environ, **self.settings.env(), "COLUMNS": str(columns)}
         return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60)

@@ -37,6 +37,23 @@ def test_a_key_made_on_the_command_line_works_until_it_is_revoked(pipeline: Pipe
     assert key not in listed
 
 
+def test_what_goes_to_a_pipe_is_not_cut(pipeline: Pipeline) -> None:
+    tenant, name = "a-shop-with-a-long-id-" + "x" * 70, "[b]Schuhhaus[/b] " + "Müller " * 10
+    assert pipeline.cli("tenants", "add", tenant, "--name", name.strip(), "--json").returncode == 0
+    key = json.loads(pipeline.cli("tenants", "rotate", tenant, "--json", columns=80).stdout)
+    eventually(lambda: pipeline.post(tenant, key["api_key"], "orders", order(1)).status_code == 202, within=5)
+    pipeline.drained()
+    listed = next(
+        line for line in pipeline.cli("tenants", "list", columns=80).stdout.splitlines() if line.startswith(tenant)
+    )
+    assert name.strip() in listed
+    assert key["key_id"] in listed
+    audited = pipeline.cli("audit", columns=80).stdout.splitlines()
+    assert audited[0].split() == ["tenant", "accepted", "applied", "superseded", "duplicate", "conflict", "rejected",
+                                  "in", "flight"]  # fmt: skip
+    assert f"{tenant} 1 1 0 0 0 0 0" in [" ".join(line.split()) for line in audited]
+
+
 def test_a_file_from_excel_is_ingested_and_audited(pipeline: Pipeline, tmp_path: Path) -> None:
     tenant, key = pipeline.tenant()
     file = tmp_path / "orders.ndjson"

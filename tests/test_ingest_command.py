@@ -17,7 +17,9 @@ import pytest
 from pipeline import Pipeline, eventually
 
 from producers import datasets, generate
+from producers.chunks import Place
 from producers.generate import Plan
+from producers.resume import Fingerprint, ResumeFile, begun
 
 TILLSTREAM = [sys.executable, "-c", "from deploy.cli import main; main()"]
 ENTITIES = ("customers", "products", "orders")
@@ -273,23 +275,42 @@ def test_a_changed_file_needs_restart_and_a_cancelled_upload_begins_anew(pipelin
     token = shop.resume["uploads"][f"{shop.tenant}/orders"]["token"]
     path = f"/api/v1/tenants/{shop.tenant}/uploads/{token}"
     resume = tmp_path / ".tillstream-ingest.json"
-    kept = json.loads(resume.read_text())
+    kept = ResumeFile(resume)
+    progress = kept.contents.uploads[f"{shop.tenant}/orders"]
     opened = pipeline.http.post(
         f"/api/v1/tenants/{shop.tenant}/uploads", json={"entity": "orders"}, headers={"X-API-Key": shop.key}
     ).json()
     assert path
     cancelled = f"/api/v1/tenants/{shop.tenant}/uploads/{opened['token']}"
     assert pipeline.http.delete(cancelled, headers={"X-API-Key": shop.key}).status_code == 202
-    kept["uploads"][f"{shop.tenant}/orders"] |= {"token": opened["token"], "completed": False}
-    resume.write_text(json.dumps(kept))
+    progress.token, progress.completed = opened["token"], False
+    kept.save()
     pipeline.drained()
     _, err = shop.run("--wait")
     assert "its upload is cancelled: it is sent anew" in err
     assert shop.count("orders") == 45
-    kept["uploads"][f"{shop.tenant}/orders"]["token"] = "made-elsewhere"
-    resume.write_text(json.dumps(kept))
+    progress.token, progress.key = "made-elsewhere", progress.key + "x"
+    kept.save()
     _, err = shop.run("--wait")
     assert "this gateway does not know its upload: it is sent anew" in err
+
+
+def test_a_chunk_that_only_the_resume_file_has_is_sent_again(pipeline: Pipeline, tmp_path: Path) -> None:
+    shop = Merchant(pipeline, tmp_path, Plan(1, 10, 5_000))
+    path = f"/api/v1/tenants/{shop.tenant}/uploads"
+    opened = pipeline.http.post(path, json={"entity": "orders"}, headers={"X-API-Key": shop.key}).json()
+    progress = begun(Fingerprint.of(shop.orders), Place())
+    progress.token, progress.beyond, progress.accepted = opened["token"], [5], 1_000
+    kept = ResumeFile(tmp_path / ".tillstream-ingest.json")
+    kept.contents.uploads[f"{shop.tenant}/orders"] = progress
+    kept.save()
+    _, err = shop.run("--wait", "--entity", "orders")
+    assert "chunk 5 is missing: it is sent again" in err
+    assert shop.count("orders") == 5_000
+    edited = kept.path.read_text().replace('"accepted":', '"accepted":1')
+    kept.path.write_text(edited)
+    _, err = shop.run("--wait", code=2)
+    assert "changed by hand: it is not believed. --restart" in " ".join(err.split())
 
 
 def test_it_gives_up_with_75_and_the_next_run_goes_on(pipeline: Pipeline, tmp_path: Path) -> None:

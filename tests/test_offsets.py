@@ -4,6 +4,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pipeline import Pipeline
 
 from schemas.errors import Misconfigured
 from sinks import offsets
@@ -18,6 +19,14 @@ def start(db: Db, first: int = 0, end: int = 100, topic_id: str = "one", accept_
 
 def test_an_empty_database_starts_at_the_beginning(db: Db) -> None:
     assert start(db) == 0
+
+
+def test_a_database_has_an_id_of_its_own_that_lasts(db: Db) -> None:
+    db.execute("SET ROLE tillstream_writer")
+    known = offsets.database_id(db)
+    assert known == offsets.database_id(db)
+    with Pipeline.database() as url, psycopg.connect(url) as other:
+        assert offsets.database_id(other) != known
 
 
 def test_a_restart_goes_on_where_the_rows_end(db: Db) -> None:

@@ -205,6 +205,20 @@ def broker(tmp_path: Path) -> Broker:
     return Broker(tmp_path / "kafka", port=free_port())
 
 
+def test_sinks_of_two_databases_share_no_partitions(own_pipeline: Pipeline, tmp_path: Path) -> None:
+    own_pipeline.start("streams", "gateway")
+    tenants = [own_pipeline.tenant() for _ in range(8)]
+    (folder := tmp_path / "other").mkdir()
+    with Pipeline(folder, prefix=own_pipeline.settings.prefix) as other:
+        own_pipeline.start("sinks")
+        other.start("sinks")
+        for tenant, key in tenants:
+            assert own_pipeline.post(tenant, key, "orders", order(1)).status_code == 202
+        own_pipeline.drained()
+        other.drained()
+        assert own_pipeline.sql("SELECT count(*) FROM orders") == other.sql("SELECT count(*) FROM orders") == [(8,)]
+
+
 def test_while_kafka_is_away_the_gateway_says_so_and_comes_back_with_it(
     own_pipeline: Pipeline, broker: Broker, tmp_path: Path
 ) -> None:

@@ -91,6 +91,38 @@ def test_what_is_missing_is_said_and_can_still_come_after_complete(pipeline: Pip
     assert (refused.status_code, refused.json()["code"]) == (409, "chunk_out_of_range")
 
 
+def test_an_upload_cannot_have_fewer_chunks_than_have_come(pipeline: Pipeline) -> None:
+    upload = Upload(pipeline)
+    for n in (1, 4):
+        upload.put(n, orders(n * 10))
+    eventually(lambda: upload.state()["chunks"]["applied"] == 2)
+    too_few = upload.complete(3)
+    assert (too_few.status_code, too_few.json()["code"]) == (409, "too_few_chunks")
+    assert "chunk 4 has come" in too_few.json()["detail"]
+    assert upload.state()["chunks"]["declared"] is None
+    assert upload.complete(4).status_code == 202
+
+
+def test_of_racing_completes_the_first_that_can_be_wins(own_pipeline: Pipeline) -> None:
+    own_pipeline.start("gateway")
+    upload = Upload(own_pipeline)
+    upload.put(2, orders(20))
+    for chunks in (1, 2, 3, 2):
+        assert upload.complete(chunks).status_code == 202  # nobody knows yet: log order decides
+    upload.put(3, orders(30))
+    upload.put(1, orders(10))
+    own_pipeline.start("streams", "sinks")
+    own_pipeline.drained()
+    lines = own_pipeline.sql(
+        "SELECT chunk, outcome, code, detail FROM ledger WHERE type LIKE %s ORDER BY log_offset", "%completed%"
+    )
+    assert lines[0] == (1, "rejected", "too_few_chunks", "completed with 1 chunks of its upload")
+    assert [line[:2] for line in lines[1:]] == [(2, "applied"), (3, "conflict"), (2, "duplicate")]
+    state = upload.state()
+    assert (state["state"], state["chunks"]["declared"]) == ("partially_completed", 2)
+    assert (state["rows"]["applied"], state["rows"]["rejected"]) == (6, 3)
+
+
 def test_bad_rows_are_listed_with_line_reason_and_row(pipeline: Pipeline) -> None:
     upload = Upload(pipeline)
     no_sum = {"items": [{"product_id": "P", "quantity": 2, "unit_price": "5.00"}], "external_order_id": "A-99"}

@@ -1,5 +1,6 @@
 """Duplicates, conflicts, redeliveries, the fence and the crash note: pure functions over a dictionary."""
 
+import struct
 import uuid
 from dataclasses import replace
 
@@ -164,7 +165,7 @@ def test_an_upload_is_ruled_by_log_order() -> None:
 
     assert refusal(0, chunk, 1) == "upload_not_opened"
     assert refusal(1, UPLOAD_OPENED, 0) is None
-    assert refusal(2, chunk, 9) is None
+    assert refusal(2, chunk, 2) is None
     assert refusal(3, UPLOAD_COMPLETED, 3) is None
     assert refusal(4, chunk, 3) is None
     assert refusal(5, chunk, 4) == "chunk_out_of_range"
@@ -174,3 +175,34 @@ def test_an_upload_is_ruled_by_log_order() -> None:
     assert refusal(9, UPLOAD_CANCELLED, 0) is None
     [state] = seen.values()
     assert dedup.expired(state, dedup.KEPT_MS + 10**15)
+
+
+def test_an_upload_is_completed_once_and_with_no_fewer_chunks_than_came() -> None:
+    seen: dict[bytes, bytes] = {}
+
+    def refusal(offset: int, type_: str, number: int) -> str | None:
+        message = of_upload(offset, type_, number)
+        why = dedup.refused_by_upload(seen, b"t", message)
+        if why is None:
+            dedup.follow_upload(seen, b"t", message)
+        return why
+
+    assert refusal(0, UPLOAD_OPENED, 0) is None
+    assert refusal(1, ROWS_REJECTED, 5) is None
+    assert refusal(2, "tillstream.orders.v1", 2) is None
+    assert refusal(3, UPLOAD_COMPLETED, 4) == "too_few_chunks"
+    assert refusal(4, UPLOAD_COMPLETED, 6) is None
+    assert refusal(5, UPLOAD_COMPLETED, 7) == "upload_completed"
+    assert refusal(6, "tillstream.orders.v1", 7) == "chunk_out_of_range"
+    assert refusal(7, UPLOAD_COMPLETED, 6) is None
+
+
+def test_an_upload_of_the_version_before_is_still_known() -> None:
+    seen: dict[bytes, bytes] = {}
+    dedup.follow_upload(seen, b"t", of_upload(0, UPLOAD_OPENED, 0))
+    [key] = seen
+    seen[key] = struct.pack(">qq?I", 0, 0, False, 3)
+    assert dedup.refused_by_upload(seen, b"t", of_upload(1, "tillstream.orders.v1", 4)) == "chunk_out_of_range"
+    assert dedup.expired(seen[key], dedup.KEPT_MS + 1)
+    dedup.follow_upload(seen, b"t", of_upload(2, "tillstream.orders.v1", 3))
+    assert dedup.refused_by_upload(seen, b"t", of_upload(3, UPLOAD_COMPLETED, 3)) is None

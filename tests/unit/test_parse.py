@@ -3,7 +3,7 @@
 import json
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -39,9 +39,20 @@ def items(**changes: str | None) -> str:
     return f"[{text(ITEM)}, {text(ITEM, **changes)}]"
 
 
+def finished(coroutine: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
+    """What a coroutine returns that waits for nothing, and how often it let others have their turn."""
+    turns = 0
+    try:
+        while True:
+            coroutine.send(None)
+            turns += 1
+    except StopIteration as done:
+        return done.value, turns
+
+
 def parsed(entity: str, *lines: str | bytes, currency: str = "EUR") -> tuple[list[dict[str, Any]], list[Any]]:
     raw = [line.encode() if isinstance(line, str) else line for line in lines]
-    rows, errors = parse(ENTITIES[entity], list(enumerate(raw, start=1)), currency, MAX_LINE)
+    (rows, errors), _ = finished(parse(ENTITIES[entity], list(enumerate(raw, start=1)), currency, MAX_LINE))
     type_ = ENTITIES[entity].type
     records = codec.decode(type_, codec.frame(type_, "t", [row for _, row in rows]))["rows"]
     assert [record["line"] for record in records] == [line for line, _ in rows]
@@ -347,3 +358,12 @@ def test_a_repeated_name_is_its_last_value_or_an_error(again: str) -> None:
     assert len(records) + len({error["line"] for error in errors}) == 1
     if records and "99" in again:
         assert cents(records[0]) == 9900
+
+
+def test_slow_lines_let_other_requests_have_their_turn() -> None:
+    slow = text(ORDER, total_amount='"x"', gift=str([{"a": n} for n in range(1_000)]).replace("'", '"')).encode()
+    began = time.process_time()
+    (_, errors), turns = finished(parse(ENTITIES["orders"], [(n, slow) for n in range(1, 201)], "EUR", MAX_LINE))
+    took = time.process_time() - began
+    assert len(errors) == 200
+    assert turns > took / 0.02

@@ -58,6 +58,24 @@ def test_the_file_is_private_and_comes_back(tmp_path: Path) -> None:
 def test_a_resume_file_that_is_none_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "resume.json"
     path.write_text("half a f")
-    with pytest.raises(Misconfigured, match="Delete it to send everything anew"):
+    with pytest.raises(Misconfigured, match=r"--restart sends everything anew; API keys .* resume.json.damaged"):
         ResumeFile(path)
     assert path.read_text() == "half a f"
+    assert ResumeFile(path, restart=True).contents.uploads == {}
+    assert (tmp_path / "resume.json.damaged").read_text() == "half a f"
+
+
+def test_an_edited_resume_file_is_not_believed_and_keeps_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "resume.json"
+    resume = ResumeFile(path)
+    resume.contents.keys["acme"] = "ts_x"
+    resume.contents.uploads["acme/orders"] = Progress(FILE, Place(1, 2, 3), "k", token="t", beyond=[7])
+    resume.save()
+    path.write_text(edited := path.read_text().replace("[7]", "[7,8]"))
+    with pytest.raises(Misconfigured, match=r"changed by hand.* --restart sends everything anew, and keeps the API"):
+        ResumeFile(path)
+    assert path.read_text() == edited
+    again = ResumeFile(path, restart=True)
+    assert (again.contents.uploads, again.contents.keys) == ({}, {"acme": "ts_x"})
+    again.save()
+    assert ResumeFile(path).contents.keys == {"acme": "ts_x"}

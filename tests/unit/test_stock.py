@@ -6,10 +6,11 @@ from typing import Any
 import fastavro
 from hypothesis import given
 from hypothesis import strategies as st
+from stock_model import RECENT, Stock
 
 from schemas import codec, stock, topics
 from schemas.stock import Level, decode_level, encode_level
-from streams.stock import RECENT, Source, fold_batch
+from streams.stock import Source, fold_batch
 
 TENANT, ACCEPTED = b"acme", 1_000
 Levels = dict[bytes, Level]
@@ -142,39 +143,6 @@ def test_what_is_impossible_is_rejected_alone() -> None:
     assert all(stock.reason(o) for o in outcomes if o["code"])
 
 
-class Model:
-    """One product, told as in the documentation; it remembers everything that was applied."""
-
-    def __init__(self) -> None:
-        self.applied: list[tuple[Any, int]] = []
-        self.quantity = 0
-        self.set_at: int | None = None
-
-    def take(self, row: codec.Record, identity: Any, oversell: bool) -> tuple[Any, ...]:
-        known = [
-            n for n, (other, _) in enumerate(self.applied) if other == identity and n >= len(self.applied) - RECENT
-        ]
-        if known:
-            return "duplicate", None, self.applied[known[0]][1], known[0] + 1
-        now = (self.quantity, len(self.applied))
-        if row["quantity"] < 0 and row["kind"] != "adjusted":
-            return "rejected", "negative_quantity", *now
-        if row["expected_quantity"] not in (None, self.quantity):
-            return "rejected", "expected_quantity_mismatch", *now
-        if row["kind"] == "set":
-            at = min(ACCEPTED, ACCEPTED if row["occurred_at"] is None else row["occurred_at"])
-            if self.set_at is not None and at < self.set_at:
-                return "superseded", None, *now
-            self.set_at, self.quantity = at, row["quantity"]
-        else:
-            change = -row["quantity"] if row["kind"] == "sold" else row["quantity"]
-            if change < 0 and self.quantity + change < 0 and not oversell:
-                return "rejected", "insufficient_stock", *now
-            self.quantity += change
-        self.applied.append((identity, self.quantity))
-        return "applied", None, self.quantity, len(self.applied)
-
-
 any_movement = st.fixed_dictionaries(
     {
         "line": st.just(0),
@@ -192,19 +160,16 @@ any_log = st.lists(st.tuples(st.booleans(), st.lists(any_movement, max_size=12))
 @given(any_log)
 def test_any_log_gives_what_the_model_gives(log: list[tuple[bool, list[codec.Record]]]) -> None:
     levels: Levels = {}
-    models = {"P": Model(), "Q/1": Model()}
+    model = Stock()
     for offset, (oversell, rows) in enumerate(log):
-        identities = [row["movement_id"] or (offset, place) for place, row in enumerate(rows)]
-        expected = [models[row["product_id"]].take(row, identities[n], oversell) for n, row in enumerate(rows)]
+        model.oversell["acme"] = oversell
         outcomes = folded(levels, *rows, offset=offset, oversell=oversell)
-        assert told(outcomes) == expected
+        assert told(outcomes) == model.take("acme", f"event-{offset}", b"", rows, ACCEPTED)
         assert [o["movement"] for o in outcomes] == rows
         # A worker that starts anew reads what another wrote.
         levels = {key: decode_level(encode_level(key, level)) for key, level in levels.items()}
-    kept = {
-        product: (levels[topics.level_key(TENANT, product)].quantity) for product in models if models[product].applied
-    }
-    assert kept == {product: model.quantity for product, model in models.items() if model.applied}
+    kept = {topics.parse_level_key(key): (level.quantity, level.version) for key, level in levels.items()}
+    assert kept == model.levels()
 
 
 @given(st.text(min_size=1, max_size=100).filter(lambda text: "\x00" not in text))
