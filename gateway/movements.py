@@ -5,7 +5,6 @@ to know only that the body has come. The event id says which body it is, the req
 both the same movements are folded once, and a key's other body ends as a conflict.
 """
 
-import asyncio
 import re
 import time
 from contextlib import ExitStack
@@ -105,12 +104,10 @@ async def _check(request: Request, tenant: Tenant, body: Body, key: str, *, all_
     answer = Answer([], 0, 0, [], 0)
     lines = 0
     for part in body.parts:
-        if lines:
-            await asyncio.sleep(0)  # a large body must not keep others waiting
         lines += len(part)
         if lines > topics.MAX_MOVEMENTS:
             raise _not_one_message()
-        good, errors = parse.parse(MOVEMENT, part, tenant.currency, request.state.settings.max_line_bytes)
+        good, errors = await parse.parse(MOVEMENT, part, tenant.currency, request.state.settings.max_line_bytes)
         rows += good
         room = MAX_ERRORS - len(answer.errors)
         answer.errors += errors[:room]
