@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -294,3 +295,31 @@ def test_one_tenants_stock_is_not_anothers(house: Warehouse, fresh: Warehouse) -
     for path in ("stock", "stock/shared", "stock/shared/history"):
         problem(fresh.pipeline.http.get(house.url(path), headers=headers), 403, "wrong_tenant")
     problem(fresh.pipeline.http.post(house.url("stock-events"), content="{}", headers=headers), 403, "wrong_tenant")
+
+
+def test_a_file_is_sent_in_order_and_again_doubles_nothing(fresh: Warehouse, tmp_path: Path) -> None:
+    table = tmp_path / "moves.csv"
+    lines = [
+        "product_id;kind;quantity;expected_quantity",
+        f"{PRODUCT};set;1;",
+        f"{PRODUCT};adjusted;-9;",
+        "Q;stolen;1;",
+    ]
+    lines += [f"{PRODUCT};received;1;{n}" for n in range(1, 7_001)]
+    table.write_text("\n".join(lines))
+    command = ("stock", str(table), "--tenant-id", fresh.tenant, "--api-key", fresh.key, "--gateway-url",
+               str(fresh.pipeline.http.base_url))  # fmt: skip
+    for _ in range(2):
+        done = fresh.pipeline.cli(*command, "--wait", "--json")
+        assert done.returncode == 1, done.stderr
+        said = json.loads(done.stdout)
+        assert (said["accepted"], said["refused"], said["applied"]) == (7_002, 1, 7_001)
+        assert (said["rejected"], said["pending"]) == (1, 0)
+        assert "moves.csv line 4: /kind invalid_value" in done.stderr
+        assert "moves.csv line 3: insufficient_stock, adjusted -9 of 1" in done.stderr
+    assert fresh.level() == (7_001, 7_001)
+    done = fresh.pipeline.cli(*command)
+    assert (done.returncode, done.stdout.strip()) == (1, "accepted 7,002, refused 1")
+    done = fresh.pipeline.cli("stock", str(table), "--tenant-id", fresh.tenant)
+    assert done.returncode == 2
+    assert "give --api-key" in done.stderr
