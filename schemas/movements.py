@@ -5,8 +5,9 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta
 
 from schemas.codec import Record
-from schemas.rows import Entity, Identifier, Invalid, Moment, Row, as_json, entity_of
+from schemas.rows import Entity, Identifier, Moment, Row, as_json, entity_of
 from schemas.stock import MAX_QUANTITY, MOVEMENTS, NEGATIVE_QUANTITY
+from schemas.values import Invalid
 
 Kind = Annotated[
     Literal["received", "sold", "returned", "adjusted", "set"],
@@ -47,7 +48,11 @@ def _signed(movement: Movement) -> int:
 
 
 MOVEMENT: Final[Entity] = entity_of(
-    "stock", Movement, MOVEMENTS, {"quantity": "signed(r)", "movement_id": "r.event_id"}, {"signed": _signed}
+    "stock",
+    Movement,
+    MOVEMENTS,
+    {"quantity": "signed(r)", "movement_id": "r.event_id and id(r.event_id)"},
+    {"signed": _signed},
 )
 
 

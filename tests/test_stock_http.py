@@ -113,15 +113,17 @@ def test_what_is_wrong_with_a_line_is_named_and_the_others_count(fresh: Warehous
         moved("received", 5), moved("sold", -1), moved("stolen", 1), {"product_id": "", "quantity": "1"},
         moved("set", 1, expectd_quantity=5), "{", moved("adjusted", -1), moved("set", 10**15 + 1),
         moved("set", 1, occurred_at="2026-01-31T12:00:00"), moved("set", 1, "a\x00b"), "[]",
+        moved("set", 1, " a"), moved("set", 1, event_id="a "),
     )  # fmt: skip
     assert answer.status_code == 202
     said = answer.json()
-    assert (said["accepted"], said["rejected"]) == (2, 9)
+    assert (said["accepted"], said["rejected"]) == (2, 11)
     assert [(e["line"], e["pointer"], e["code"]) for e in said["errors"]] == [
         (2, "/quantity", "negative_quantity"), (3, "/kind", "invalid_value"), (4, "/product_id", "invalid_value"),
         (4, "/kind", "missing_field"), (4, "/quantity", "wrong_type"), (5, "/expectd_quantity", "unknown_field"),
         (6, "", "malformed_json"), (8, "/quantity", "invalid_value"), (9, "/occurred_at", "invalid_value"),
-        (10, "/product_id", "nul_character"), (11, "", "not_an_object"),
+        (10, "/product_id", "nul_character"), (11, "", "not_an_object"), (12, "/product_id", "invalid_value"),
+        (13, "/event_id", "invalid_value"),
     ]  # fmt: skip
     eventually(lambda: fresh.level() == (4, 2))
 
