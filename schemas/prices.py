@@ -61,3 +61,16 @@ ACTIONS: Final = {
     Detector.FLAPPING: Action.FLAG,
 }
 """What a finding leads to where the tenant's policy does not say otherwise; for others a policy says nothing."""
+
+POLICY_RANGES: Final = {
+    "max_increase_percent": (1, 1_000_000),
+    "max_decrease_percent": (1, 100),
+    "usual_increase_percent": (1, 1_000_000),
+    "usual_decrease_percent": (1, 99),
+    "jump_factor": (1, 1_000),
+    "flap_window_s": (0, 31_536_000),
+    "breaker_share_percent": (0, 100),
+    "breaker_change_percent": (1, 99),
+    "breaker_min_changes": (1, 1_000_000),
+}
+"""What the numbers of a policy may be (schema price-policy.v1), both ends included."""
