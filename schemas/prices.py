@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Final
 
+from schemas.codec import Record
+
 PRICE_CHANGES: Final = "tillstream.price-changes.v1"
 PRICE_LIMITS: Final = "tillstream.price-limits.v1"
 PRICE_POLICY: Final = "tillstream.price-policy.v1"
@@ -74,3 +76,9 @@ POLICY_RANGES: Final = {
     "breaker_min_changes": (1, 1_000_000),
 }
 """What the numbers of a policy may be (schema price-policy.v1), both ends included."""
+
+
+def alarming(row: Record) -> bool:
+    """Whether a PriceVerdict is an alert: something was found about the price, which is neither late nor no price."""
+    found, status = row["findings"], row["status"]
+    return bool(found) and status != Status.SUPERSEDED and found[0]["name"] != Detector.INVALID
