@@ -16,7 +16,7 @@ _NULL: Final = (b"", b"null")
 
 
 class PriceEvent(Row):
-    """A change of one product's price. `old_price` is what you take to be in force: that you missed a change is told."""
+    """A change of one product's price. `old_price` is what you take to be in force."""
 
     new_price: Money
     old_price: OptionalMoney = field(default_factory=msgspec.Raw)

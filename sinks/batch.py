@@ -80,8 +80,8 @@ class Message:
 class Batch:
     """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
 
-    `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`. `up_to` is when the newest source
-    message of a partition was appended, in ms, by topic and partition.
+    `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
+    `up_to` is when the newest source message of a partition was appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)

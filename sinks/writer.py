@@ -1,4 +1,4 @@
-"""Writes a batch in one transaction: rows of each entity, uploads, policies, stock, prices, ledger, tenants, offsets."""
+"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, tenants, the offsets."""
 
 from collections import defaultdict
 from typing import Any
