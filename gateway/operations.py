@@ -24,6 +24,7 @@ from gateway.operation import (
     Taken,
 )
 from gateway.parameters import IDEMPOTENCY_KEY, LIMITED, REPLAYED
+from gateway.price_operations import PRICES
 from gateway.publishing import Answer
 from gateway.read_operations import READS
 from gateway.stock_operations import STOCK
@@ -261,6 +262,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **{f"POST {TENANT}/ingest/{entity}": _ingest(entity) for entity in ENTITIES},
     **UPLOADS,
     **STOCK,
+    **PRICES,
     **READS,
     **ADMIN,
     **ABOUT,

@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol with a bound on headers, which httptools does not have, and a way to abort an answer."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -31,15 +32,22 @@ class BoundedHeaders(HttpToolsProtocol):
     """Closes a connection whose request headers pass the bound (RFC 6585, section 5), or are not HTTP.
 
     The extension `tillstream.abort` drops the connection at once, so that an answer cut short does not look complete.
+    What `tillstream.closing` was told to call is called when the gateway is told to stop: an answer without an end then
+    has to find one.
     """
 
     _in_headers = True
     _header_bytes = 0
+    _closing: list[Callable[[], object]] = []  # noqa: RUF012
 
     def on_message_begin(self) -> None:
         self._in_headers, self._header_bytes = True, 0
         super().on_message_begin()
-        self.scope["extensions"] = {"tillstream.abort": {"abort": self._abort}}
+        self._closing = []
+        self.scope["extensions"] = {
+            "tillstream.abort": {"abort": self._abort},
+            "tillstream.closing": {"call": self._closing.append},
+        }
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
@@ -59,6 +67,12 @@ class BoundedHeaders(HttpToolsProtocol):
         """As uvicorn's, but a problem like every other error."""
         self.transport.write(_MALFORMED)
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """As uvicorn's, which waits for answers that are under way."""
+        for call in self._closing:
+            call()
+        super().shutdown()
 
     def _abort(self) -> None:
         transport: Any = self.transport

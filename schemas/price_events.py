@@ -66,3 +66,13 @@ def asked(verdict: Record) -> str:
     """A PriceVerdict's change, about as its merchant sent it, as JSON."""
     said = {name: verdict[name] for name in ("product_id", "new_price", "source", "metadata", "event_id")}
     return as_json(said | {"currency": verdict["new_currency"]})
+
+
+def metadata_json(text: str | None) -> str | None:
+    """Metadata as JSON on one line; what is no JSON, as a direct producer may send it, becomes a JSON string."""
+    if text is None:
+        return None
+    try:
+        return msgspec.json.encode(msgspec.json.decode(text)).decode()
+    except (msgspec.DecodeError, RecursionError):
+        return msgspec.json.encode(text).decode()

@@ -11,6 +11,7 @@ import msgspec
 import psycopg
 
 from schemas import codec
+from schemas.price_events import metadata_json
 from schemas.prices import PRICE_LIMITS, Detector, alarming
 from sinks.batch import PG_EPOCH_US, StagedRow
 from sinks.records import storable
@@ -55,7 +56,7 @@ def staged_changes(batch: codec.Record) -> Iterator[StagedRow]:
             row["event_id"], row["status"], alarming(row), msgspec.json.encode(row["findings"]).decode(),
             _cents(row["price_before"]), _cents(row["new_price"]), _cents(row["price_after"]), row["currency"],
             row["new_currency"], row["version"], row["occurred_at"] - PG_EPOCH_US, logged_at, row["source"],
-            _metadata(row["metadata"]), row["held_offset"], decided_by, reason,
+            metadata_json(row["metadata"]), row["held_offset"], decided_by, reason,
         )  # fmt: skip
 
 
@@ -77,16 +78,6 @@ def _unstorable(row: codec.Record) -> bool:
 
 def _cents(raw: bytes | None) -> int | None:
     return None if raw is None else int.from_bytes(raw, "big", signed=True)
-
-
-def _metadata(text: str | None) -> str | None:
-    """Metadata as JSON on one line; what is no JSON, as a direct producer may send it, becomes a JSON string."""
-    if text is None:
-        return None
-    try:
-        return msgspec.json.encode(msgspec.json.decode(text)).decode()
-    except (msgspec.DecodeError, RecursionError):
-        return msgspec.json.encode(text).decode()
 
 
 def _short(text: str | None) -> str | None:
