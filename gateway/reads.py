@@ -1,4 +1,4 @@
-"""GET /products, /customers, /orders, /stock, /prices, /price-alerts: pages, one record, or all of it as a stream, and how fresh it is."""
+"""Reads of what is stored: pages, one record, or all of it as a stream, and how fresh it is."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -151,9 +151,10 @@ async def price_history(request: Request) -> Response:
 
 
 async def price_alerts(request: Request) -> Response:
-    """List alerts on prices, the newest first: anomalies, and prices that were held or rejected for one.
+    """List alerts on prices, the newest first.
 
-    With what was decided about those held. A page, or all of them as NDJSON or CSV, as Accept says.
+    Anomalies, and prices that were held or rejected for one, with what was decided about those held. A page, or all of
+    them as NDJSON or CSV, as Accept says.
     """
     return await _listing(request, "price_alerts")
 

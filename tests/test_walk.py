@@ -125,7 +125,11 @@ def test_no_answer_to_one_tenant_holds_anything_of_another(own_pipeline: Pipelin
         known |= {"token": tokens[mark], "n": "1", "key_id": "0", "file": "swagger-ui.css"}
         path = re.sub(r"{(\w+)(:\w+)?}", lambda name: known[name[1]], path)
         headers = {"Accept": accept} | ({"X-API-Key": key} if key else {})
-        return own_pipeline.http.request(method, path, headers=headers, content=CALLS[method, template])
+        with own_pipeline.http.stream(method, path, headers=headers, content=CALLS[method, template]) as answer:
+            if answer.is_success and template.endswith("/stream"):  # which has no end
+                answer._content = next(answer.iter_raw())
+            answer.read()
+            return answer
 
     shown = 0
     for method, template in sorted(routes(own_pipeline)):
