@@ -89,6 +89,12 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "limit": _query("limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
     "cursor": _query("cursor", "The next_cursor of the page before.", _TEXT),
     "record_id": _path("record_id", "The merchant's own id; slashes in it may be sent as they are.", _SOME),
+    "product_id": _path(
+        "product_id",
+        "The product; slashes in its id may be sent as they are.",
+        {"type": "string", "minLength": 1, "maxLength": 100, "pattern": r"^\S([\s\S]*\S)?$"},
+        example="P-1",
+    ),
     "event_id": _path("event_id", "As it was answered, or as a direct producer made it.", _SOME),
     "page.limit": _query(
         "limit",

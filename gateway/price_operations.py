@@ -127,7 +127,7 @@ def _says(name: str, taken: Taken) -> Operation:
         taken=taken,
         parameters=(IDEMPOTENCY_KEY, "traceparent"),
         answers={202: _TAKEN},
-        codes=(*_CODES, "bad_document", "not_found"),
+        codes=(*_CODES, "bad_document", "bad_price_rule"),
         headers=_HEADERS,
         security=KEYS,
     )
@@ -150,10 +150,10 @@ PRICES: Final[dict[str, Operation]] = {
             },
         ),
     ),
-    f"POST {TENANT}/products/{{record_id}}/price-event": _sends(
+    f"POST {TENANT}/products/{{product_id}}/price-event": _sends(
         "send_price_change", Taken("The change.", {JSON: _ONE}), "bad_document"
     ),
-    f"PUT {TENANT}/products/{{record_id}}/price-limits": _says(
+    f"PUT {TENANT}/products/{{product_id}}/price-limits": _says(
         "set_price_limits", Taken("Floor and ceiling.", {JSON: Content(PriceLimits, PRICE_LIMITS)})
     ),
     f"POST {TENANT}/price-decisions": _says(

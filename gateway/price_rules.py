@@ -65,7 +65,7 @@ async def price_decisions(request: Request) -> Response:
         row = {"line": line, "product_id": held.product_id, "held_offset": held.held_offset}
         rows.append(row | {"decision": given.decision})
     if "\x00" in given.decided_by + (given.reason or ""):
-        raise Problem(400, "bad_document", "text may not contain NUL (U+0000)")
+        raise _bad("text may not contain NUL (U+0000)")
     said = {"decided_by": given.decided_by, "reason": given.reason}
     return await _taken(request, tenant, "price-decisions", HELD_PRICE_DECISION, rows, text, said)
 
@@ -82,7 +82,7 @@ async def price_limits(request: Request) -> Response:
     given, text = await json_body(request, tenant, PriceLimits)
     floor, ceiling = _money(given.floor, "floor"), _money(given.ceiling, "ceiling")
     if floor is not None and ceiling is not None and int.from_bytes(floor, "big") > int.from_bytes(ceiling, "big"):
-        raise Problem(400, "bad_document", "the floor is above the ceiling")
+        raise _bad("the floor is above the ceiling")
     row = {"line": 1, "product_id": product_id, "floor": floor, "ceiling": ceiling}
     return await _taken(request, tenant, "price-limits", PRICE_LIMITS, [row], f"{product_id}\n{text}", {})
 
@@ -114,9 +114,9 @@ def _checked_id(product_id: str, where: str) -> None:
     try:
         identifier(product_id)
     except Invalid as exc:
-        raise Problem(400, "bad_document", f"{where}: {exc.detail}") from exc
+        raise _bad(f"{where}: {exc.detail}") from exc
     if len(product_id) > _MAX_ID or "\x00" in product_id:
-        raise Problem(400, "bad_document", f"{where} has 1 to {_MAX_ID} characters, none of them NUL")
+        raise _bad(f"{where} has 1 to {_MAX_ID} characters, none of them NUL")
 
 
 def _money(raw: msgspec.Raw, name: str) -> bytes | None:
@@ -125,6 +125,10 @@ def _money(raw: msgspec.Raw, name: str) -> bytes | None:
     try:
         return amount(bytes(raw))
     except Invalid as exc:
-        raise Problem(400, "bad_document", f"{name}: {exc.detail}") from exc
+        raise _bad(f"{name}: {exc.detail}") from exc
     except msgspec.DecodeError as exc:
-        raise Problem(400, "bad_document", f"{name}: expected an amount such as 12.50") from exc
+        raise _bad(f"{name}: expected an amount such as 12.50") from exc
+
+
+def _bad(detail: str) -> Problem:
+    return Problem(422, "bad_price_rule", detail)

@@ -47,6 +47,12 @@ class Trader:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
+    def price(self, product: str) -> dict[str, Any]:
+        """What is known of a product's price; `product` as it stands in the path."""
+        answer = self.request("GET", f"prices/{product}")
+        assert answer.status_code in (200, 404), answer.text
+        return dict(answer.json()) if answer.status_code == 200 else {"version": 0, "price": None, "changes": []}
+
     def alerts(self, count: int, **query: Any) -> list[dict[str, Any]]:
         return list(eventually(lambda: len(said := self.get("price-alerts", **query)["data"]) >= count and said))
 
@@ -93,7 +99,7 @@ def test_one_change_is_judged_while_its_sender_waits(trader: Trader) -> None:
     answer = trader.request("POST", "products/P-1/price-event/", {"old_price": 20, "new_price": 2})
     assert answer.status_code == 202
     assert answer.json() == {"event_ids": answer.json()["event_ids"], "accepted": 1, **NOTHING_WRONG}
-    said = eventually(lambda: (found := trader.get("prices/P-1"))["version"] == 2 and found)
+    said = eventually(lambda: (found := trader.price("P-1"))["version"] == 2 and found)
     assert (said["price"], said["currency"], said["floor"]) == ("2.00", "EUR", None)
     newest, first = said["changes"]
     assert (newest["status"], newest["findings"][0]["name"]) == ("anomaly", "decimal_shift")
@@ -109,24 +115,24 @@ def test_a_body_of_changes_is_judged_message_by_message(trader: Trader) -> None:
     assert (accepted["accepted"], accepted["rejected"], len(accepted["event_ids"])) == (2_500, 2, 3)
     codes = [(error["line"], error["pointer"], error["code"]) for error in accepted["errors"]]
     assert codes == [
-        (1, "", "malformed_json"), (2_502, "/product_id", "missing_field"), (2_502, "/new_price", "negative_amount"),
+        (1, "", "malformed_json"), (2_502, "/new_price", "negative_amount"), (2_502, "/product_id", "missing_field"),
     ]  # fmt: skip
     assert [(line["line"], line["product_id"]) for line in told] == [(n + 2, f"P-{n}") for n in range(2_500)]
     assert summary["accepted"] == 2_500
     plain = trader.bulk(to("10.50", "P-0"), to("1", "Q"))
     assert (plain.status_code, plain.json()["accepted"]) == (202, 2)
-    eventually(lambda: trader.get("prices/P-0")["price"] == "10.50")
+    eventually(lambda: trader.price("P-0")["price"] == "10.50")
 
 
 def test_what_is_wrong_with_a_change_is_named(trader: Trader) -> None:
     wrong = [
         to("1.555"), to(None), to("1", "a\x00"), to("1", currency="eur"), to("1", metadata={"a": "x" * 10_000}),
-        to("1", price=1), {"product_id": "P"}, to("1", old_price=[]), to("1", source=""),
+        to("1", discount=1), {"product_id": "P"}, to("1", old_price=[]), to("1", source=""),
     ]  # fmt: skip
     said = problem(trader.bulk(*wrong), 422, "rows_rejected")["errors"]
     assert [(error["line"], error["pointer"], error["code"]) for error in said] == [
         (1, "/new_price", "too_many_decimals"), (2, "/new_price", "wrong_type"), (3, "/product_id", "nul_character"),
-        (4, "/currency", "invalid_value"), (5, "/metadata", "too_long"), (6, "/price", "unknown_field"),
+        (4, "/currency", "invalid_value"), (5, "/metadata", "too_long"), (6, "/discount", "unknown_field"),
         (7, "/new_price", "missing_field"), (8, "/old_price", "wrong_type"), (9, "/source", "invalid_value"),
     ]  # fmt: skip
     problem(trader.bulk(to("1"), to("-1"), query="?on_error=reject"), 422, "rows_rejected")
@@ -215,10 +221,11 @@ def test_held_prices_wait_for_a_decision(trader: Trader) -> None:
     assert [row["status"] for row in trader.get("prices/P/history")["data"]][-3:] == ["accepted", "held", "accepted"]
     for wrong in (
         {"decision": "maybe", "held": [p]}, {"decision": "reject", "held": []}, {"decision": "reject"}, [],
-        {"decision": "reject", "held": [p], "decided_by": "\x00"}, {"decision": "reject", "held": [p | {"line": 1}]},
-        {"decision": "reject", "held": [{"product_id": " x", "held_offset": 1}]},
+        {"decision": "reject", "held": [p | {"line": 1}]},
     ):  # fmt: skip
         problem(trader.request("POST", "price-decisions", wrong), 400, "bad_document")
+    for odd in ({"held": [p], "decided_by": "\x00"}, {"held": [{"product_id": " x", "held_offset": 1}]}):
+        problem(trader.request("POST", "price-decisions", odd | {"decision": "reject"}), 422, "bad_price_rule")
 
 
 def test_limits_and_bounds_hold_from_where_they_are_said(trader: Trader) -> None:
@@ -232,16 +239,17 @@ def test_limits_and_bounds_hold_from_where_they_are_said(trader: Trader) -> None
     trader.policy(max_decrease_percent=5, actions={"bounds": "reject"})
     [bound] = trader.judged(to("8.20", "a/b"))
     assert bound["status"] == "rejected"
-    found = eventually(lambda: len((said := trader.get("prices/a/b"))["changes"]) == 4 and said)
+    found = eventually(lambda: len((said := trader.price("a/b"))["changes"]) == 4 and said)
     assert (found["floor"], found["ceiling"], found["price"]) == ("8.50", "12.00", "8.00")
-    for wrong in ({"floor": 9, "ceiling": 8}, {"floor": "many"}, {"floor": -1}, {"flor": 1}, b"{"):
+    for wrong in ({"floor": 9, "ceiling": 8}, {"floor": "many"}, {"floor": -1}, {"ceiling": [1]}, {"floor": 1.555}):
+        problem(trader.request("PUT", "products/P/price-limits", wrong), 422, "bad_price_rule")
+    for wrong in ({"flor": 1}, b"{", []):
         problem(trader.request("PUT", "products/P/price-limits", wrong), 400, "bad_document")
     assert trader.request("PUT", "products/a%2Fb/price-limits/", {}).status_code == 202
     eventually(lambda: trader.get("prices/a%2Fb")["floor"] is None)
     assert trader.request("PUT", "products/new/price-limits", {"ceiling": 3}).status_code == 202
-    new = eventually(
-        lambda: trader.request("GET", "prices/new").status_code == 200 and trader.get("prices/new")
-    )  # fmt: skip
+    eventually(lambda: "floor" in trader.price("new"))
+    new = trader.get("prices/new")
     assert (new["price"], new["version"], new["ceiling"], new["changes"]) == (None, 0, "3.00", [])
 
 
