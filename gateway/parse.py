@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
-from schemas.rows import Entity, Invalid, Money, OrderItem, currency_code, micros, money
+from schemas.rows import Entity, Money, OrderItem
+from schemas.values import IDENTIFIERS, Invalid, amount_of, currency_code, identifier, micros, money
 
 _MAX_PART_BYTES: Final = 800_000
 """Bytes of lines in one message; their Avro form is smaller, so that it stays under MAX_MESSAGE_BYTES."""
@@ -143,6 +144,10 @@ def _object(line: bytes) -> dict[str, Any]:
         raw = _untyped.decode(line)
     except UnicodeDecodeError as exc:
         raise Invalid("invalid_utf8", "", f"byte {exc.start} of the line is not UTF-8") from exc
+    except msgspec.ValidationError as exc:  # all that an untyped value can be wrong in
+        raise Invalid(
+            "out_of_range", _beyond(line), "expected an integer of 4300 digits at most, its sign counted"
+        ) from exc
     except msgspec.DecodeError as exc:
         if _SURROGATE.search(line):
             raise Invalid("lone_surrogate", "", "text may not contain half of a surrogate pair") from exc
@@ -150,6 +155,16 @@ def _object(line: bytes) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}")
     return raw
+
+
+def _beyond(line: bytes) -> str:
+    """Pointer to the field of a line with an integer that Python does not read."""
+    for name, raw in msgspec.json.decode(line, type=dict[str, msgspec.Raw]).items():
+        try:
+            _untyped.decode(raw)
+        except msgspec.ValidationError:
+            return f"/{_escape(name)}"
+    return ""
 
 
 @cache
@@ -175,24 +190,20 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
             continue
         try:
             if field.type == Money:
-                money(_decimal(raw[name]), pointer)
+                given = raw[name]
+                money(amount_of(given if isinstance(given, str) else msgspec.convert(given, Decimal), pointer), pointer)
                 continue
             value = msgspec.convert(raw[name], field.type)
             if isinstance(value, datetime):
                 micros(value, pointer)
             elif name == "currency" and value is not None:
                 currency_code(value)
+            elif name in IDENTIFIERS and value is not None:
+                identifier(value, pointer)
         except msgspec.ValidationError as exc:
             yield _reason(exc, pointer)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
-
-
-def _decimal(given: Any) -> Decimal:
-    """An amount as JSON gave it. Python reads more as a number than JSON writes: "1_0", " 1", other scripts' digits."""
-    if isinstance(given, str) and (not given.isascii() or "_" in given or given != given.strip()):
-        raise msgspec.ValidationError("Expected an amount such as 12.50")
-    return msgspec.convert(given, Decimal)
 
 
 def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -200,7 +211,7 @@ def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict
     names = {field.encode_name for field in _fields(row)}
     known = {name: value for name, value in raw.items() if name in names}
     extra = {name: value for name, value in raw.items() if name not in names}
-    if "items" in known:
+    if known.get("items"):
         split = [_split(OrderItem, item) for item in known["items"]]
         known["items"] = [item for item, _ in split]
         if any(unknown for _, unknown in split):

@@ -22,6 +22,7 @@ from schemas.envelope import (
     Request,
 )
 from schemas.errors import Undecodable
+from schemas.ids import uuid5
 
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
@@ -72,10 +73,10 @@ class _Upload(NamedTuple):
 def key_of(tenant_key: bytes, event_id: str) -> bytes:
     """Table key of an event: the tenant, then 16 bytes of its id (foreign ids are hashed into a UUID)."""
     try:
-        event = uuid.UUID(event_id)
+        event = uuid.UUID(event_id).bytes
     except ValueError:
-        event = uuid.uuid5(NAMESPACE, event_id)
-    return tenant_key + b"\x00" + event.bytes
+        event = uuid5(NAMESPACE.bytes, event_id.encode())
+    return tenant_key + b"\x00" + event
 
 
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
@@ -201,6 +202,12 @@ def crashes(seen: Seen, offset: int) -> int:
     note = seen.get(CRASH)
     at, count = _NOTE.unpack(note) if note else (-1, 0)
     return count if at == offset else 0
+
+
+def refuse_after_crashes(seen: Seen, offset: int) -> None:
+    """Raise Undecodable for the message at `offset` when it has ended the process too often."""
+    if crashes(seen, offset) >= CRASHES:
+        raise Undecodable("processing_error", f"ended the process {CRASHES} times")
 
 
 def crash_note(seen: Seen, offset: int) -> bytes:
