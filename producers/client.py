@@ -13,6 +13,7 @@ from typing import Final, Self
 import confluent_kafka
 
 from producers.batches import Batch, Batches, batch_of
+from producers.registry import Registry
 from producers.rows import Row, encoded, kind_of
 from schemas import metrics, topics
 from schemas.envelope import Headers
@@ -24,6 +25,8 @@ _TOO_LARGE: Final = {
     confluent_kafka.KafkaError.INVALID_MSG_SIZE,
     confluent_kafka.KafkaError.RECORD_LIST_TOO_LARGE,
 }
+_REGISTRY_PATIENCE_S: Final = 5.0
+"""What a registry that is away may hold up a start; until it answers nothing is sent."""
 
 
 def config(settings: Settings) -> dict[str, object]:
@@ -55,6 +58,8 @@ class Producer:
             }
         )
         self._named = settings.named
+        self._registry = Registry(settings.schema_registry_url) if settings.schema_registry_url else None
+        self._registering: asyncio.Task[None] | None = None
         self._longest_s = settings.delivery_timeout_s + 1
         self._sent: weakref.WeakSet[asyncio.Future[int]] = weakref.WeakSet()
         self._stopping = threading.Event()
@@ -64,12 +69,19 @@ class Producer:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._poller.start()
+        if self._registry is not None:
+            self._registering = asyncio.create_task(self._registry.register())
+            await asyncio.wait({self._registering}, timeout=_REGISTRY_PATIENCE_S)
+            if self._registering.done():
+                self._registering.result()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         """Wait for what was sent. Raises what `send` does where a message was not taken and nobody waited for it."""
+        if self._registering is not None:
+            self._registering.cancel()
         waiting = [sent for sent in self._sent if not sent.done()]
         left = await asyncio.to_thread(self._kafka.flush, self._longest_s)
         self._stopping.set()
@@ -97,6 +109,8 @@ class Producer:
         it in time: it may have landed all the same, so send it again under the same event id. Raises Unavailable at
         once when too many bytes wait already.
         """
+        if self._registry is not None and value is not None:
+            value = self._registry.framed(value)
         done: asyncio.Future[int] = self._loop.create_future()
         self._sent.add(done)
 

@@ -10,7 +10,8 @@ import msgspec
 
 from schemas import topics
 from schemas.errors import Rejected
-from schemas.rows import ENTITIES, Entity, Invalid, OrderItem
+from schemas.rows import ENTITIES, Entity, OrderItem
+from schemas.values import Invalid
 
 Row = Mapping[str, Any]
 """Fields as over HTTP: money is a Decimal, an int or text, a time a datetime with an offset or RFC 3339 text."""

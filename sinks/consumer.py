@@ -12,6 +12,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 
 from producers.client import config
+from producers.registry import backoff, reading
 from schemas import codec, metrics, topics
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Misconfigured, Unavailable, Undecodable
@@ -27,7 +28,6 @@ log = logging.getLogger(__name__)
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
-_LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
 
 
@@ -59,6 +59,7 @@ class Sink:
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._registry = reading(settings)
         self._policies = InForce()
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
@@ -99,11 +100,14 @@ class Sink:
     def _settle(self) -> None:
         """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
         while self._writing is not None and not wait({self._writing}, timeout=_PATIENCE_S).done:
-            partitions = self._consumer.assignment()
-            self._consumer.pause(partitions)
-            self._consumer.poll(0)
-            self._consumer.resume(partitions)
+            self._stay()
         self._finish()
+
+    def _stay(self) -> None:
+        partitions = self._consumer.assignment()
+        self._consumer.pause(partitions)
+        self._consumer.poll(0)
+        self._consumer.resume(partitions)
 
     def _finish(self) -> None:
         """Wait for the write under way, without polling; raises what it raised."""
@@ -123,7 +127,7 @@ class Sink:
         self._finish()
         self._assignment += 1
         logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
                 self._policies.load(self._connected())
@@ -180,7 +184,7 @@ class Sink:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
         unsure = False
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
@@ -203,6 +207,7 @@ class Sink:
                 case self._tenants:
                     batch.tenants += tenant_of(record, at)
                 case _:
+                    self._learn(record.value())
                     message = prepare(record.key(), record.value(), record.headers(), at, self._policies.of)
                     if message.policies is not None:
                         self._policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
@@ -215,6 +220,20 @@ class Sink:
                 confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
             )
         return batch
+
+    def _learn(self, value: bytes | None) -> None:
+        """Know what the schema id in a value means; wait while the registry is away."""
+        for pause in backoff():
+            try:
+                if self._registry is not None:
+                    self._registry.learn(value)
+                return
+            except Unavailable as exc:
+                log.warning("%s; waiting %.1f s", exc, pause)
+                metrics.REGISTRY_WAITS.inc()
+                self._stay()
+                if self._stopping.wait(pause):
+                    raise Unavailable("told to stop while the schema registry was away") from exc
 
     def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
         refused = message.refused
@@ -243,7 +262,7 @@ class Sink:
 
     def _group(self) -> str:
         """A group a database: two that share one would each get the half of all partitions."""
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 return self._settings.named(f"{GROUP}-{offsets.database_id(self._connected())}")
             except psycopg.Error as error:
@@ -264,13 +283,6 @@ class Sink:
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
             raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
-
-
-def _backoff() -> Iterable[float]:
-    pause = 0.1
-    while True:
-        yield pause
-        pause = min(pause * 2, _LONGEST_WAIT_S)
 
 
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:

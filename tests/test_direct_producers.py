@@ -20,8 +20,8 @@ from producers import Producer, SyncProducer
 from producers.sync import SyncBatches
 from schemas import topics
 from schemas.errors import Rejected, Unavailable
-from schemas.rows import Invalid
 from schemas.settings import Settings
+from schemas.values import Invalid
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

@@ -15,7 +15,8 @@ from producers.batches import batch_of
 from producers.rows import KINDS, encoded, kind_of
 from schemas import codec, topics
 from schemas.errors import Rejected
-from schemas.rows import ENTITIES, Invalid
+from schemas.rows import ENTITIES
+from schemas.values import Invalid
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ORDER: dict[str, Any] = {
