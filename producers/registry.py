@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, TypeVar
 
-from schemas import codec, metrics
+from schemas import codec
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -87,18 +87,10 @@ class Registry:
             self.fingerprint(schema_id)
 
     async def learned(self, value: bytes | None) -> None:
-        """`learn`, without holding up the event loop; wait while the registry is away."""
+        """`learn`, without holding up the event loop."""
         schema_id = codec.schema_id(value)
-        if schema_id is None or schema_id in self._fingerprints:
-            return
-        for pause in backoff():
-            try:
-                await asyncio.to_thread(self.fingerprint, schema_id)
-                return
-            except Unavailable as exc:
-                log.warning("%s; a message with schema id %d waits, next try in %.1f s", exc, schema_id, pause)
-                metrics.REGISTRY_WAITS.inc()
-                await asyncio.sleep(pause)
+        if schema_id is not None and schema_id not in self._fingerprints:
+            await asyncio.to_thread(self.fingerprint, schema_id)
 
     def _registered(self, type_: str) -> tuple[bytes, int]:
         from confluent_kafka.schema_registry import Schema

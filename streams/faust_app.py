@@ -1,20 +1,26 @@
 """Faust, set up so that nothing is lost: the app's settings, its transport and how topics are named to it."""
 
 import asyncio
+import logging
 import types
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
-from producers.registry import Registry, reading
+from producers.registry import Registry, backoff, reading
+from schemas import metrics
+from schemas.errors import Unavailable
 from schemas.settings import Settings
-from streams.steps import Steps
+from streams.steps import Steps, fail_stop
 from streams.tables import Table
 
 APP_ID = "tillstream-streams"
+_REGISTRY_WAIT_S: Final = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -73,9 +79,22 @@ class App(faust.App):
     registry: Registry | None
 
     async def schema_known(self, value: bytes | None) -> None:
-        """Wait until what the schema id in a value means is known, so that a step need not ask the registry."""
-        if self.registry is not None:
-            await self.registry.learned(value)
+        """Wait until what the schema id in a value means is known, so that a step need not ask the registry.
+
+        A stop or a rebalance would wait for the message too, so it ends the process: the message comes again.
+        """
+        if self.registry is None:
+            return
+        for pause in backoff():
+            try:
+                await self.registry.learned(value)
+                return
+            except Unavailable as exc:
+                log.warning("%s; a message waits for it, next try in %.1f s", exc, pause)
+                metrics.REGISTRY_WAITS.inc()
+                if self.should_stop or self.rebalancing:
+                    fail_stop("a message still waits for the schema registry", exc)
+            await self.sleep(min(pause, _REGISTRY_WAIT_S))
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
