@@ -126,13 +126,15 @@ def _both(path: str, endpoint: Any, *methods: str) -> list[Route]:
 
 async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    known = {404: "there is nothing at this path", 405: "this path does not take this method"}
-    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
-    answer = await render(request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail)))
-    answer.headers.update(exc.headers or {})
+    headers = dict(exc.headers or {})
     if exc.status_code == 405 and (allowed := _allowed(request)):
-        answer.headers["Allow"] = ", ".join(sorted(allowed))
-    return answer
+        headers["Allow"] = ", ".join(sorted(allowed))
+    takes = f"this path does not take {request.method[:20]}; it takes {headers.get('Allow', 'none')}"
+    known = {404: "there is nothing at this path", 405: takes}
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
+    return await render(
+        request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail), headers=headers)
+    )
 
 
 def _allowed(request: Request) -> set[str]:

@@ -39,13 +39,14 @@ async def ingest(request: Request) -> Response:
     if single:
         await request.state.limits.take(request, tenant)
     if request.scope["query_string"]:
-        _known_parameters(request)
+        known_parameters(request, _PARAMETERS)
     all_or_nothing = _choice(request, "on_error", ("skip", "reject")) == "reject"
     dry = _choice(request, "validate_only", ("false", "true")) == "true"
     if not dry and not request.state.kafka.reachable:
         raise unavailable("Kafka is away")
     raw = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
+        bodies.must_be_rows(request, raw)
         if entity.name == "products" and single:
             await request.state.limits.take_product(request, tenant, raw)
         body = Body(raw, single=single, one_message=all_or_nothing)
@@ -76,10 +77,10 @@ def _response(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> 
     return json(202, answer, headers)
 
 
-def _known_parameters(request: Request) -> None:
+def known_parameters(request: Request, known: set[str]) -> None:
     """Raises Problem 400 for another parameter: a misspelled validate_only must not publish."""
-    for name in request.query_params.keys() - _PARAMETERS:
-        detail = f"{name[:50]!r} is no parameter of this path; it takes {', '.join(sorted(_PARAMETERS))}"
+    for name in request.query_params.keys() - known:
+        detail = f"{name[:50]!r} is no parameter of this path; it takes {', '.join(sorted(known))}"
         raise Problem(400, "bad_parameter", detail, parameter=name)
 
 

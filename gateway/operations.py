@@ -27,7 +27,7 @@ from gateway.upload_state import RefusedRow, UploadState
 from schemas.rows import ENTITIES, Customer, Order, Product
 
 _BODY: Final = ("body_too_slow", "body_too_large", "broken_encoding", "unknown_encoding", "overloaded")
-_ROWS: Final = ("empty_body", "too_many_lines", "message_too_large", "kafka_unavailable")
+_ROWS: Final = ("empty_body", "too_many_lines", "message_too_large", "unknown_media_type", "kafka_unavailable")
 _UPLOAD: Final = (*TENANT_CODES, "unknown_upload")
 _ADMIN: Final = (*ANY_CODE, "admin_off", "missing_admin_token", "wrong_admin_token", "tenants_not_loaded")
 _CHANGE: Final = (*_ADMIN, *_BODY, "malformed_json", "bad_body", "kafka_unavailable")

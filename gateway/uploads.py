@@ -135,6 +135,7 @@ async def put_chunk(request: Request) -> Response:
     state, database = request.state, request.state.database
     raw = await bodies.read(request, tenant.tenant_id, state.settings, state.inflight)
     try:
+        bodies.must_be_rows(request, raw)
         body = Body(raw)
         id_ = envelope.request_id(tenant.tenant_id, "uploads", f"{token.upload_id}/{number}")
         origin = envelope.Request(id_, 1, body.lines, body.lines, token.upload_id, number)
