@@ -11,7 +11,7 @@ logical types stay in the schemas for other readers; leaving them out here spare
 import io
 import json
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, cached_property, partial
 from importlib import resources
 from typing import Any, Final
 
@@ -41,6 +41,13 @@ class _Schema:
         self.write = compiled.writer(physical)
         self.read = compiled.reader(physical)
         self.physical = parse_schema(physical)
+        self._plain = physical
+
+    @cached_property
+    def read_rows(self) -> compiled.Reader:
+        """As `read`, for batches: each row has its own bytes too."""
+        [rows] = [field["type"] for field in self._plain["fields"] if field["name"] == "rows"]
+        return compiled.reader(self._plain, raw=rows["items"]["name"])
 
 
 def crc64(schema: Any) -> bytes:
@@ -96,6 +103,21 @@ def row_writer(type_: str, values: Mapping[str, str], names: Mapping[str, Any]) 
     return writer
 
 
+def struct_writer(type_: str, arguments: str, values: Mapping[str, str]) -> Callable[..., bytes]:
+    """A function of a struct `r`, the first of the `arguments`, that frames it; `values` as in `row_writer`."""
+    schema = _catalogue()[0][type_][-1]
+    write = compiled.struct_writer(_without_logical_types(schema.declared), arguments, values, {})
+    head = SINGLE_OBJECT + schema.fingerprint
+    return lambda *given: head + write(*given)
+
+
+def encode_around(type_: str, record: Record, items: list[bytes]) -> bytes:
+    """`encode` of a record whose last field is an array of what is written already."""
+    name = _catalogue()[0][type_][-1].declared["fields"][-1]["name"]
+    empty = encode(type_, {**record, name: []})
+    return b"".join((empty[:-1], compiled.zigzag(len(items)), *items, b"\0")) if items else empty
+
+
 def frame(type_: str, tenant_id: str, rows: list[bytes]) -> bytes:
     """A batch of rows that `row_writer` wrote, as single-object encoding."""
     tenant = tenant_id.encode()
@@ -113,15 +135,30 @@ def decode(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> 
     """Read a framed value of `type_` as its newest schema; raises Undecodable."""
     writer, start = _frame(type_, value, by_id)
     assert value is not None
-    reader = _catalogue()[0][type_][-1]
+    newest = _catalogue()[0][type_][-1]
+    return _datum(type_, value, start, newest.read if writer is newest else partial(_read_older, writer, newest))
+
+
+def decode_rows(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> Record:
+    """`decode` of a batch where each row has its own bytes, as the newest schema writes them, as `compiled.RAW`."""
+    writer, start = _frame(type_, value, by_id)
+    assert value is not None
+    newest = _catalogue()[0][type_][-1]
+    if writer is not newest:
+        value = encode(type_, decode(type_, value, by_id))
+        start = len(SINGLE_OBJECT + newest.fingerprint)
+    return _datum(type_, value, start, newest.read_rows)
+
+
+def _read_older(writer: _Schema, newest: _Schema, value: bytes, start: int) -> tuple[Record, int]:
+    datum = io.BytesIO(value)
+    datum.seek(start)
+    return fastavro.schemaless_reader(datum, writer.physical, newest.physical), datum.tell()
+
+
+def _datum(type_: str, value: bytes, start: int, read: compiled.Reader) -> Record:
     try:
-        if writer is reader:
-            record, end = writer.read(value, start)
-        else:
-            datum = io.BytesIO(value)
-            datum.seek(start)
-            record = fastavro.schemaless_reader(datum, writer.physical, reader.physical)
-            end = datum.tell()
+        record, end = read(value, start)
     # What reading foreign bytes ends with, in our readers and in fastavro's; all of it means the same here.
     except (EOFError, ValueError, LookupError, TypeError, OverflowError, MemoryError, StopIteration) as exc:
         raise Undecodable("truncated", f"not a {type_} datum: {type(exc).__name__}: {exc}") from exc

@@ -12,7 +12,7 @@ Writer = Callable[[dict[str, Any]], bytes]
 Reader = Callable[[bytes, int], tuple[dict[str, Any], int]]
 
 _LONG: Final = 1 << 64
-
+RAW: Final = "raw"
 
 _BITS14: Final = (1 << 14) - 1
 _INNER: Final = [bytes((n & 127 | 128, n >> 7 | 128)) for n in range(1 << 14)]
@@ -40,13 +40,13 @@ class _Zigzags(dict[int, bytes]):
         return zigzag(n)
 
 
-_ZIGZAGS: Final = _Zigzags({n: zigzag(n) for n in range(4_096)})
+ZIGZAGS: Final = _Zigzags({n: zigzag(n) for n in range(4_096)})
 
 
-def _text(value: str) -> bytes:
+def text(value: str) -> bytes:
     """A string of an array, with its length before it."""
     raw = value.encode()
-    return _ZIGZAGS[len(raw)] + raw
+    return ZIGZAGS[len(raw)] + raw
 
 
 def _more(data: bytes, first: int, at: int) -> tuple[int, int]:
@@ -142,23 +142,24 @@ def _write(lines: list[str], pieces: list[str], kind: Any, value: str, name: str
             lines += [f"{name} = {value}"]
             pieces.append(f"z[len({name})] + b''.join(map({each}, {name})) + b'\\0' if {name} else b'\\0'")
         case {"type": "enum", "symbols": list(symbols)}:
-            pieces.append(f"z[{symbols!r}.index({value})]")
+            pieces.append(f"z[{tuple(symbols)!r}.index({value})]")
         case _:
             raise NotImplementedError(f"no writer for {kind!r}")
 
 
-def reader(schema: dict[str, Any]) -> Reader:
-    """Compile a reader of a record schema without logical types.
+def reader(schema: dict[str, Any], raw: str | None = None) -> Reader:
+    """Compile a reader of a record schema without logical types; each record named `raw` has its own bytes as `RAW`.
 
     It raises IndexError, ValueError or KeyError on bytes that are no such record; the caller checks that the
     position it returns is the end.
     """
-    lines: list[str] = []
+    lines = ["s = p"] if schema["name"] == raw else []
     for i, field in enumerate(schema["fields"]):
         _read(lines, field["type"], f"v{i}")
-    record = ", ".join(f"{field['name']!r}: v{i}" for i, field in enumerate(schema["fields"]))
-    source = ["def read(b, p):", *(f"    {line}" for line in lines), f"    return {{{record}}}, p"]
-    compiled: Reader = _compiled(schema, source, "read", reader)
+    record = [f"{field['name']!r}: v{i}" for i, field in enumerate(schema["fields"])]
+    record += [f"{RAW!r}: b[s:p]"] if schema["name"] == raw else []
+    source = ["def read(b, p):", *(f"    {line}" for line in lines), f"    return {{{', '.join(record)}}}, p"]
+    compiled: Reader = _compiled(schema, source, "read", lambda nested: reader(nested, raw))
     return compiled
 
 
@@ -194,7 +195,8 @@ def _read(lines: list[str], kind: Any, name: str) -> None:
             lines += ["        if m > 127: m, p = more(b, m, p)", "    for _ in range(n >> 1):"]
             lines += [*(f"        {line}" for line in item_lines), f"        {name}.append(item)"]
         case {"type": "enum", "symbols": list(symbols)}:
-            lines += [*_LENGTH, f"{name} = {symbols!r}[n >> 1]"]
+            lines += [*_LENGTH, "if n & 1: raise ValueError('no such symbol of an enum')"]
+            lines += [f"{name} = {tuple(symbols)!r}[n >> 1]"]
         case _:
             raise NotImplementedError(f"no reader for {kind!r}")
 
@@ -207,7 +209,7 @@ def _compiled(
     names: Mapping[str, Any] = {},
 ) -> Any:
     """Run the source, with what it refers to: the coded longs, the functions of nested records, and `names`."""
-    scope: dict[str, Any] = {"z": _ZIGZAGS, "text": _text, "more": _more, "length": _length, **names}
+    scope: dict[str, Any] = {"z": ZIGZAGS, "text": text, "more": _more, "length": _length, **names}
     for field in schema["fields"]:
         match field["type"]:
             case {"type": "record"} as nested:

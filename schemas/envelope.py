@@ -161,8 +161,12 @@ def headers_of(
     traceparent: bytes | None,
     request: Request | None = None,
     body_hash: str | None = None,
+    subject: str | None = None,
 ) -> Headers:
-    """Headers for a new message; the hash is `body_hash` (hexadecimal), or else taken over the value."""
+    """Headers for a new message; the hash is `body_hash` (hexadecimal), or else taken over the value.
+
+    `subject` of an outcome is the id of the event that it is about.
+    """
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", event_id.encode()),
@@ -175,6 +179,8 @@ def headers_of(
     ]
     if request is not None:
         headers += request.headers()
+    if subject is not None:
+        headers.append(("ce_subject", subject.encode()))
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     return headers

@@ -14,11 +14,20 @@ TENANTS: Final = "tenants"
 INGESTION: Final = "ingestion"
 INGESTION_UNIQUE: Final = "ingestion.unique"
 DEDUP_INGESTION: Final = "dedup.ingestion"
+STOCK: Final = "stock"
+STOCK_LEVELS: Final = "stock.levels"
+DEDUP_STOCK: Final = "dedup.stock"
+PRICES: Final = "prices"
+PRICES_CURRENT: Final = "prices.current"
+PRICES_VERDICTS: Final = "prices.verdicts"
+DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
 
 MAX_ROWS: Final = 1_000
 """Rows a message of the gateway carries at most."""
+MAX_MOVEMENTS: Final = 5_000
+"""Movements a message of `stock` carries at most."""
 MAX_MESSAGE_BYTES: Final = 900_000
 """Bytes of a message's value before compression; Faust's client refuses 1,000,000."""
 MAX_FORWARDED_BYTES: Final = 3_800_000
@@ -58,6 +67,13 @@ CATALOGUE: Final[dict[str, Topic]] = {
         Topic(INGESTION, retention_ms=30 * DAY_MS, source=True),
         Topic(INGESTION_UNIQUE),
         Topic(DEDUP_INGESTION, cleanup="compact,delete", retention_ms=7 * DAY_MS),
+        Topic(STOCK, retention_ms=30 * DAY_MS, source=True),
+        Topic(STOCK_LEVELS, cleanup="compact"),
+        Topic(DEDUP_STOCK, cleanup="compact,delete", retention_ms=7 * DAY_MS),
+        Topic(PRICES, retention_ms=30 * DAY_MS, source=True),
+        Topic(PRICES_CURRENT, cleanup="compact"),
+        Topic(PRICES_VERDICTS),
+        Topic(DEDUP_PRICES, cleanup="compact,delete", retention_ms=7 * DAY_MS),
         Topic(OUTCOMES),
         Topic(DEAD_LETTERS, retention_ms=90 * DAY_MS),
     )
@@ -67,6 +83,22 @@ CATALOGUE: Final[dict[str, Topic]] = {
 def partition_key(tenant_id: str) -> bytes:
     """The key of every message of a tenant: its id in UTF-8."""
     return tenant_id.encode()
+
+
+def level_key(tenant_key: bytes, product_id: str) -> bytes:
+    """The key of a product's level in `stock.levels`: `tenant/product`. It lies on the tenant's partition."""
+    return tenant_key + b"/" + product_id.encode()
+
+
+def parse_level_key(key: bytes) -> tuple[str, str] | None:
+    """Tenant and product of a key of `stock.levels`; None for one of the table's own notes, which begin with NUL.
+
+    The first slash ends the tenant's id, which holds none; a product's id may hold any number.
+    """
+    if key.startswith(b"\x00"):
+        return None
+    tenant_id, _, product_id = key.decode().partition("/")
+    return tenant_id, product_id
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from schemas.codec import Record
 from schemas.envelope import (
     BATCH_TYPES,
     NAMESPACE,
@@ -22,6 +23,7 @@ from schemas.envelope import (
     Request,
 )
 from schemas.errors import Undecodable
+from schemas.ids import uuid5
 
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
@@ -72,10 +74,10 @@ class _Upload(NamedTuple):
 def key_of(tenant_key: bytes, event_id: str) -> bytes:
     """Table key of an event: the tenant, then 16 bytes of its id (foreign ids are hashed into a UUID)."""
     try:
-        event = uuid.UUID(event_id)
+        event = uuid.UUID(event_id).bytes
     except ValueError:
-        event = uuid.uuid5(NAMESPACE, event_id)
-    return tenant_key + b"\x00" + event.bytes
+        event = uuid5(NAMESPACE.bytes, event_id.encode())
+    return tenant_key + b"\x00" + event
 
 
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
@@ -127,6 +129,15 @@ def decide_part(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, E
 def covers(lines: Lines, request: Request) -> bool:
     """Whether all lines of a part are among these."""
     return any(begin <= request.first and request.last <= end for begin, end in lines)
+
+
+def trim(batch: Record, name: str, known: Lines) -> int:
+    """Take the rows out of a batch whose lines have come; return how many. Without known lines nothing is taken."""
+    if not known:
+        return 0
+    rows = batch[name]
+    batch[name] = [row for row in rows if not any(begin <= row["line"] <= end for begin, end in known)]
+    return len(rows) - len(batch[name])
 
 
 def _merged(lines: Lines) -> Lines:
@@ -201,6 +212,12 @@ def crashes(seen: Seen, offset: int) -> int:
     note = seen.get(CRASH)
     at, count = _NOTE.unpack(note) if note else (-1, 0)
     return count if at == offset else 0
+
+
+def refuse_after_crashes(seen: Seen, offset: int) -> None:
+    """Raise Undecodable for the message at `offset` when it has ended the process too often."""
+    if crashes(seen, offset) >= CRASHES:
+        raise Undecodable("processing_error", f"ended the process {CRASHES} times")
 
 
 def crash_note(seen: Seen, offset: int) -> bytes:

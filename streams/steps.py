@@ -1,7 +1,7 @@
 """Steps: what one source message leaves behind, flushed in one Kafka transaction.
 
 Per assigned partition there is one confluent-kafka producer with `transactional.id = <app>-<partition>`. A step is
-everything one message causes: outputs and the changelog records of all tables. While one transaction is under
+everything one message causes: outputs and the changes of all tables. While one transaction is under
 way the next steps gather, so that many share a flush. Messages are acknowledged, in offset order, only when their
 flush has been committed. A step or a flush that fails ends the process: nothing of it is committed, the supervisor
 restarts, the messages come again. (Faust acknowledges an event even when its agent raises: faust-streaming#527.)
@@ -28,8 +28,10 @@ from schemas.settings import Settings
 log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 70  # EX_SOFTWARE
-_MAX_PENDING: Final = 400
-"""Steps of a partition that may wait for a flush before its agents pause."""
+_MAX_PENDING: Final = 20_000
+"""Records that may wait for a flush before the agents pause."""
+_LEAST_WEIGHT: Final = 50
+"""A step counts as so many records at least: its message may be large."""
 _COMMIT_S: Final = 60.0
 
 
@@ -39,15 +41,29 @@ def size_of(key: bytes | None, value: bytes | None, headers: Headers | None) -> 
 
 
 Record = tuple[str, bytes | None, bytes | None, Headers | None]
+Changes = dict[bytes, Any]
 
 
 @dataclass(slots=True)
 class Step:
-    """What one message leaves behind; `send` and table writes gather in it."""
+    """What one message leaves behind: outputs, by `send`, and the new values of each table's keys, None for no more.
+
+    Of a key that several steps of a flush change, only the last value is written.
+    """
 
     event: Any
     at: Position
     records: list[Record] = field(default_factory=list)
+    changes: dict[str, Changes] = field(default_factory=dict)
+
+    def changes_of(self, table: str) -> Changes:
+        """The changes of a table, to be added to."""
+        return self.changes.setdefault(table, {})
+
+    @property
+    def weight(self) -> int:
+        """What it counts among what waits for a flush."""
+        return max(_LEAST_WEIGHT, len(self.records) + sum(map(len, self.changes.values())))
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         """Add an output to a topic of the catalogue; it goes to the partition number of the source.
@@ -61,6 +77,9 @@ class Step:
 
 Acknowledge = Callable[[Any], Awaitable[Any]]
 CrashNote = Callable[[Position], tuple[str, bytes, bytes]]
+"""Table, key and value of the note that counts one more crash at a position."""
+Encode = Callable[[bytes, Any], bytes]
+"""Key and value of a table to the value in its changelog."""
 
 
 class Steps:
@@ -69,18 +88,22 @@ class Steps:
     def __init__(self, app_id: str, settings: Settings) -> None:
         self._app_id = app_id
         self._named = settings.named
-        self._config = config(settings)
+        # What waits is bounded here, by _MAX_PENDING.
+        self._config = config(settings) | {"queue.buffering.max.messages": 0}
         self._producers: dict[int, confluent_kafka.Producer] = {}
         self._pending: dict[int, list[tuple[Step, Acknowledge]]] = defaultdict(list)
         self._flushing: dict[int, asyncio.Task[None]] = {}
         self._turns: dict[int, threading.Lock] = defaultdict(threading.Lock)
+        self._waiting = 0
         self._room = asyncio.Event()
         self._room.set()
         self._fenced_for: tuple[int, frozenset[int]] | None = None
-        self.current: Step | None = None
         self.ends: dict[tuple[str, int], int] = {}
         """End of each partition that we wrote to, as our own last transaction left it."""
-        self.crash_note: CrashNote | None = None
+        self.crash_notes: dict[str, CrashNote] = {}
+        """For each source topic, by its real name."""
+        self.encoders: dict[str, Encode] = {}
+        """For each table whose values are not bytes."""
 
     async def fence(self, partitions: frozenset[int], generation: int) -> None:
         """Become the only writer of these partitions.
@@ -116,70 +139,87 @@ class Steps:
         """
         message = event.message
         at = Position(message.topic, message.partition, message.offset, round(message.timestamp * 1000))
-        self.current = step = Step(event, at)
+        step = Step(event, at)
         try:
             yield step
         except Exception as exc:  # whatever it is, the event must not be acknowledged
             self._crashed(at, exc)
-        self.current = None
         self._pending[at.partition].append((step, acknowledge))
-        if len(self._pending[at.partition]) >= _MAX_PENDING:
+        self._waiting += step.weight
+        if self._waiting >= _MAX_PENDING:
             self._room.clear()
         if at.partition not in self._flushing:
             self._flushing[at.partition] = asyncio.create_task(self._flush(at.partition))
 
     async def room(self) -> None:
-        """Wait while too many steps wait for their flush."""
+        """Wait while too much waits for its flush."""
         await self._room.wait()
 
     async def _flush(self, partition: int) -> None:
         try:
-            while steps := self._pending.pop(partition, []):
+            while pending := self._pending.pop(partition, []):
+                self._waiting -= sum(step.weight for step, _ in pending)
                 self._room.set()
-                records = [record for step, _ in steps for record in step.records]
-                if records:
+                steps = [step for step, _ in pending if step.records or step.changes]
+                if steps:
                     started = time.perf_counter()
-                    await asyncio.to_thread(self._transact, partition, records)
+                    await asyncio.to_thread(self._transact, partition, steps)
                     metrics.FLUSH_SECONDS.observe(time.perf_counter() - started)
-                    metrics.FLUSH_MESSAGES.observe(len(steps))
-                for step, acknowledge in steps:
+                    metrics.FLUSH_MESSAGES.observe(len(pending))
+                for step, acknowledge in pending:
                     await acknowledge(step.event)
         except Exception as exc:  # a flush that failed may or may not have landed: only a restart can tell
             fail_stop(f"flush of partition {partition} failed", exc)
         finally:
             del self._flushing[partition]
 
-    def _transact(self, partition: int, records: list[Record]) -> None:
+    def _transact(self, partition: int, steps: list[Step]) -> None:
         with self._turns[partition]:
-            self._commit(self._producers[partition], partition, records)
+            self._commit(self._producers[partition], partition, steps)
 
-    def _commit(self, producer: confluent_kafka.Producer, partition: int, records: list[Record]) -> None:
-        last = {record[0]: i for i, record in enumerate(records)}
-        offsets: dict[str, int] = {}
+    def _commit(self, producer: confluent_kafka.Producer, partition: int, steps: list[Step]) -> None:
+        ends: dict[tuple[str, int], int] = {}
 
         def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
             if error is None:
-                offsets[message.topic()] = message.offset()
+                ends[message.topic(), partition] = message.offset() + 2  # the commit marker takes one
 
         producer.begin_transaction()
-        for i, (topic, key, value, headers) in enumerate(records):
-            on_delivery = delivered if last[topic] == i else None
-            producer.produce(self._named(topic), value, key, partition, headers=headers, on_delivery=on_delivery)
+        for step in steps:
+            for topic, key, value, headers in step.records:
+                producer.produce(self._named(topic), value, key, partition, headers=headers)
+        for table, changes in _merged(steps).items():
+            produce, encode, name = producer.produce, self.encoders.get(table, _as_it_is), self._named(table)
+            last_key, last = changes.popitem()
+            for key, value in changes.items():
+                produce(name, value if value is None else encode(key, value), key, partition)
+            produce(name, last if last is None else encode(last_key, last), last_key, partition, on_delivery=delivered)
         producer.commit_transaction(_COMMIT_S)
         producer.poll(0)
-        for topic, offset in offsets.items():
-            self.ends[topic, partition] = offset + 2  # the commit marker takes one
+        self.ends |= ends
 
     def _crashed(self, at: Position, exc: Exception) -> NoReturn:
         """Flush the steps before this one, count the crash where the partition's next owner finds it, then end."""
         try:
-            records = [record for step, _ in self._pending[at.partition] for record in step.records]
-            if self.crash_note is not None:
-                topic, key, value = self.crash_note(at)
-                records.append((topic, key, value, None))
-            self._transact(at.partition, records)
+            steps = [step for step, _ in self._pending[at.partition]]
+            table, key, value = self.crash_notes[at.topic](at)
+            self._transact(at.partition, [*steps, Step(None, at, changes={table: {key: value}})])
         finally:  # counted or not, the process ends here: an exception that got out would be acknowledged by Faust
             fail_stop(f"{at.topic}[{at.partition}]@{at.offset} could not be processed", exc)
+
+
+def _merged(steps: list[Step]) -> dict[str, Changes]:
+    """The last value of each key that these steps change, a table."""
+    merged: dict[str, Changes] = {}
+    for step in steps:
+        for table, changes in step.changes.items():
+            if changes:
+                merged.setdefault(table, {}).update(changes)
+    return merged
+
+
+def _as_it_is(_: bytes, value: bytes) -> bytes:
+    return value
 
 
 def fail_stop(what: str, exc: BaseException) -> NoReturn:

@@ -4,8 +4,9 @@ Plain `faust.Table` sends each change to its changelog by itself, before or afte
 recovers a few thousand records a second. Here
 
 - `Table` hands its changes to the current step (`streams.steps`), so that outputs and changelog are one
-  transaction. Read and write through `table.partition(n)`, a mapping of bytes to bytes: a batch may mix
-  partitions, where `table[key] = value` could not know which one is meant.
+  transaction. Write through `table.of(step)`, read through `table.partition(n)`: a batch may mix partitions, where
+  `table[key] = value` could not know which one is meant. Keys are bytes; so are values, unless the table has a codec.
+  Then a restored value is read when it is first asked for, and a new one written when it is flushed.
 - `Store` reads a changelog with librdkafka while Faust assigns partitions, and reports where it stopped as
   `persisted_offset`; Faust's own recovery then finds nothing left to do.
 
@@ -17,42 +18,61 @@ owned it in between.
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterator, MutableMapping
+from typing import Any, NamedTuple
 
 import confluent_kafka
 import faust
 from faust.stores import memory
 
 from schemas import metrics
+from streams.steps import Changes, Step
 
 log = logging.getLogger(__name__)
 
 
-class PartitionView(MutableMapping[bytes, bytes]):
-    """One partition of a table. Reads cost a dictionary look-up; writes also join the current step."""
+class Codec(NamedTuple):
+    """How a table's values become the changelog's, and back; both are told the key. Values must be immutable."""
 
-    __slots__ = ("_app", "_changelog", "_entries")
+    encode: Callable[[bytes, Any], bytes]
+    decode: Callable[[bytes, bytes], Any]
 
-    def __init__(self, app: Any, changelog: str, entries: dict[bytes, bytes]) -> None:
-        self._app = app
-        self._changelog = changelog
+
+class PartitionView(MutableMapping[bytes, Any]):
+    """One partition of a table. Reads cost a dictionary look-up; writes also join a step, and need one."""
+
+    __slots__ = ("_changes", "_decode", "_entries")
+
+    def __init__(self, entries: dict[bytes, Any], codec: Codec | None, changes: Changes | None) -> None:
         self._entries = entries
+        self._decode = codec.decode if codec else None
+        self._changes = changes
 
-    def __getitem__(self, key: bytes) -> bytes:
-        return self._entries[key]
+    def __getitem__(self, key: bytes) -> Any:
+        value = self._entries[key]
+        if self._decode is not None and type(value) is bytes:
+            value = self._entries[key] = self._decode(key, value)
+        return value
 
     def get(self, key: bytes, default: Any = None) -> Any:
         """As dict.get; the inherited one would raise and catch."""
-        return self._entries.get(key, default)
+        value = self._entries.get(key, default)
+        if type(value) is bytes and self._decode is not None:
+            value = self._entries[key] = self._decode(key, value)
+        return value
 
-    def __setitem__(self, key: bytes, value: bytes) -> None:
-        self._app.steps.current.send(self._changelog, key, value)
-        self._entries[key] = value
+    def __setitem__(self, key: bytes, value: Any) -> None:
+        self._writable[key] = self._entries[key] = value
 
     def __delitem__(self, key: bytes) -> None:
         del self._entries[key]
-        self._app.steps.current.send(self._changelog, key, None)
+        self._writable[key] = None
+
+    @property
+    def _writable(self) -> Changes:
+        if self._changes is None:
+            raise TypeError("write through table.of(step)")
+        return self._changes
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._entries)
@@ -66,19 +86,30 @@ class PartitionView(MutableMapping[bytes, bytes]):
 
 
 class Table(faust.Table):
-    """A table whose changelog is part of the current step's transaction; its name is the changelog's."""
+    """A table whose changelog is part of a step's transaction; its name is the changelog's."""
+
+    def __init__(self, app: Any, *, codec: Codec | None = None, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.codec = codec
+        if codec:
+            app.steps.encoders[self.name] = codec.encode
+
+    def of(self, step: Step) -> PartitionView:
+        """The entries of a step's partition, to read and to write."""
+        entries = self.data.partitions[step.at.partition]
+        return PartitionView(entries, self.codec, step.changes_of(self.name))
 
     def partition(self, partition: int) -> PartitionView:
-        """The entries of one partition, to read and to write."""
-        return PartitionView(self.app, self.name, self.data.partitions[partition])
+        """The entries of one partition, to read."""
+        return PartitionView(self.data.partitions[partition], self.codec, None)
 
     def on_key_set(self, key: Any, value: Any) -> None:
         """Refuse the plain way of writing, which would bypass the transaction."""
-        raise TypeError(f"write through {self.name}.partition(n)[key] = value")
+        raise TypeError(f"write through {self.name}.of(step)[key] = value")
 
     def on_key_del(self, key: Any) -> None:
         """As on_key_set."""
-        raise TypeError(f"delete through del {self.name}.partition(n)[key]")
+        raise TypeError(f"delete through del {self.name}.of(step)[key]")
 
     def _new_store(self) -> "Store":
         return Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
@@ -89,7 +120,7 @@ class Store(memory.Store):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.partitions: dict[int, dict[bytes, bytes]] = {}
+        self.partitions: dict[int, dict[bytes, Any]] = {}
         self._ends: dict[int, int] = {}
 
     async def on_rebalance(
