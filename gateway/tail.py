@@ -6,6 +6,7 @@ is not looked into; what a waiter does not fetch is bounded, a waiter that would
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import Counter, deque
@@ -46,6 +47,7 @@ class Tail:
         self._waiters: dict[Awaited, tuple[Waiter, ...]] = {}
         self._of_tenant: Counter[str] = Counter()
         self._stopping = threading.Event()
+        self._begun = asyncio.Event()
         self._thread = threading.Thread(target=self._follow, name=f"tail-{topic}", daemon=True)
         self.held = 0
 
@@ -57,6 +59,12 @@ class Tail:
     async def __aexit__(self, *exc: object) -> None:
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
+
+    async def begun(self, within: float) -> None:
+        """Return when it knows where the topic ends, or when time is over: what comes before then it would miss."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._begun.wait()
 
     def waiter(self, tenant_id: str, event_id: str) -> "Waiter":
         """Registered from here on, until it is closed. Raises Problem 503 when too many wait."""
@@ -95,6 +103,7 @@ class Tail:
         while not self._stopping.is_set():
             if (ends := self._ends(consumer)) is not None:
                 consumer.assign(ends)
+                self._loop.call_soon_threadsafe(self._begun.set)
                 break
             self._stopping.wait(_LOOK_S)
         while not self._stopping.is_set():
