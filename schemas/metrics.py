@@ -29,6 +29,8 @@ PRODUCE_ERRORS = Counter("tillstream_produce_errors_total", "Messages that Kafka
 
 # streams
 STEPS = Counter("tillstream_steps_total", "Messages decided, by what became of them.", ["topic", "decision"])
+PRICES_JUDGED = Counter("tillstream_prices_judged_total", "Price changes and decisions by their verdict.", ["status"])
+PRICE_FINDINGS = Counter("tillstream_price_findings_total", "What was found about prices, by detector.", ["finding"])
 FLUSH_SECONDS = Histogram("tillstream_flush_seconds", "Time of one transaction.", buckets=_SECONDS)
 FLUSH_MESSAGES = Histogram(
     "tillstream_flush_messages",

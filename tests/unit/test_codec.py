@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import codec
+from schemas import codec, prices
 from schemas.compiled import zigzag
 from schemas.errors import Rejected, Undecodable
 
@@ -85,6 +85,50 @@ def test_records_in_records_and_arrays_of_strings_are_fastavros_bytes_too(tenant
     required = {name: tenant[name] for name in ("tenant_id", "name", "currency", "keys")}
     policies = {"currencies": [], "order_totals": "exact", "oversell": False}
     assert codec.decode(type_, codec.encode(type_, required))["policies"] == policies
+
+
+moneys = st.none() | st.binary(max_size=8)
+a_finding = st.fixed_dictionaries({"name": text, "score": st.integers(1, 100), "reason": text})
+verdict = st.fixed_dictionaries(
+    {
+        "line": st.integers(0, 2**31 - 1),
+        "product_id": text,
+        "status": st.sampled_from(list(prices.Status)).map(str),
+        "findings": st.lists(a_finding, max_size=3),
+        "price_before": moneys,
+        "new_price": moneys,
+        "price_after": moneys,
+        "currency": st.none() | text,
+        "new_currency": st.none() | text,
+        "version": longs,
+        "occurred_at": longs,
+        "source": text,
+        "metadata": st.none() | text,
+        "event_id": st.none() | text,
+        "held_offset": st.none() | longs,
+        "floor": moneys,
+        "ceiling": moneys,
+    }
+)
+
+
+@given(st.lists(verdict, max_size=3), longs, longs, st.none() | text)
+def test_verdicts_are_fastavros_bytes_too(rows: list[Any], offset: int, time_ms: int, why: str | None) -> None:
+    at = {"type": "t", "topic": "prices", "partition": 3, "offset": offset, "time_ms": time_ms, "accepted_ms": time_ms}
+    said = {"event_id": "e", "request_id": why, "trimmed": 0, "breaker": why, "decided_by": why, "decision_reason": why}
+    batch = {"tenant_id": "t", "rows": rows, **at, **said}
+    value = codec.encode(prices.PRICE_VERDICTS, batch)
+    assert value == by_fastavro(prices.PRICE_VERDICTS, batch)
+    assert codec.decode(prices.PRICE_VERDICTS, value) == batch
+    assert codec.count_rows(prices.PRICE_VERDICTS, value, len(rows)) == len(rows)
+
+
+def test_the_words_of_verdicts_and_policies_are_those_of_their_schemas() -> None:
+    [verdicts], [policy] = (codec._catalogue()[0][type_] for type_ in (prices.PRICE_VERDICTS, prices.PRICE_POLICY))
+    row = {field["name"]: field["type"] for field in verdicts.declared["fields"][1]["type"]["items"]["fields"]}
+    assert row["status"]["symbols"] == list(prices.Status)
+    [action] = [field for field in policy.declared["fields"] if field["name"] == "actions"]
+    assert action["type"]["items"]["fields"][1]["type"]["symbols"] == list(prices.Action)
 
 
 @given(batches, st.data())
