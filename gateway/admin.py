@@ -57,12 +57,15 @@ class LimitsChange(Struct, forbid_unknown_fields=True):
 
 
 class PoliciesChange(Struct, forbid_unknown_fields=True):
-    """What rows must be; null is the default."""
+    """What rows must be, and how stock is kept; null is the default."""
 
     currencies: (
         Annotated[list[_CurrencyCode], Meta(description="That rows may name; empty for any.")] | UnsetType | None
     ) = UNSET
     order_totals: _OrderTotals | UnsetType | None = UNSET
+    oversell: Annotated[bool, Meta(description="Whether a level of stock may fall below zero.")] | UnsetType | None = (
+        UNSET
+    )
 
 
 class Changes(Struct, forbid_unknown_fields=True):

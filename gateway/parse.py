@@ -119,7 +119,8 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         if len(line) > max_line:
             raise Invalid("line_too_long", "", f"{len(line)} bytes; a line may have {max_line}")
         raw = _object(line)
-        by_pointer = {fault[2]: fault for fault in (*_unstorable(raw), *_bad_fields(entity.row, raw))}
+        unknown = () if entity.keeps_unknown else _unknown_fields(entity.row, raw)
+        by_pointer = {fault[2]: fault for fault in (*unknown, *_unstorable(raw), *_bad_fields(entity.row, raw))}
         faults = list(by_pointer.values())
         if not faults:
             known, extra = _split(entity.row, raw)
@@ -214,6 +215,13 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
             yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
+
+
+def _unknown_fields(row: type[Struct], raw: dict[str, Any]) -> Iterator[Fault]:
+    """Each field that the row does not have, where there is no place to keep it."""
+    names = [field.encode_name for field in _fields(row)]
+    for name in [name for name in raw if name not in names]:
+        yield "unknown_field", f"there is no such field; there are {', '.join(names)}", f"/{_escape(name)}"
 
 
 def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
