@@ -20,6 +20,7 @@ RATE_LIMIT_UNCHECKED = Counter(
     "tillstream_rate_limit_unchecked_total", "Counts left out because the shared store of rate limits was away."
 )
 STREAMS = Gauge("tillstream_read_streams", "Reads that are streamed now.")
+WAITING = Gauge("tillstream_waiting_requests", "Requests that wait for what becomes of their event.")
 TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 
 # every producer

@@ -124,6 +124,7 @@ _VALUES: Final = {
     "raw_payload": "json(extra) if extra else None",
     "updated_at": "None if r.updated_at is None else micros(r.updated_at, '/updated_at')",
     "order_date": "micros(r.order_date, '/order_date')",
+    "occurred_at": "None if r.occurred_at is None else micros(r.occurred_at, '/occurred_at')",
     "price": "amount(bytes(r.price))",
     "unit_price": "amount(bytes(r.unit_price))",
     "total_amount": "amount(bytes(r.total_amount))",
@@ -150,7 +151,7 @@ _CURRENCY: Final = {
 _NATURAL: Final = {"customers": "customer_id", "products": "product_id", "orders": "external_order_id"}
 _JSON_TEXT: Final = ("attributes", "raw_payload")
 _MONEY: Final = ("price", "total_amount", "unit_price")
-_TIMES: Final = ("updated_at", "order_date")
+TIMES: Final = ("updated_at", "order_date", "occurred_at")
 
 
 def natural_id(entity: str, record: Record) -> str:
@@ -170,7 +171,7 @@ def _shown(record: Record) -> dict[str, Any]:
             continue
         if name in _MONEY:
             shown[name] = _amount_shown(value)
-        elif name in _TIMES:
+        elif name in TIMES:
             shown[name] = _moment(value)
         elif name == "items":
             shown[name] = [_shown(item) for item in value]
@@ -204,25 +205,30 @@ def _raw(text: str) -> Any:
 
 
 class Entity(Struct, frozen=True):
-    """One kind of row: the struct that checks it, and the function that writes it.
+    """One kind of row: the struct that checks it, the type of a batch, and the function that writes a row of it.
 
     `encode(row, line, extra, currency)` gives the row's part of a batch for `codec.frame`; `extra` are the fields that
     the struct does not know, `currency` is the tenant's. It raises Invalid and msgspec.DecodeError.
     """
 
     name: str
-    row: type[Customer] | type[Product] | type[Order]
+    row: type[Row]
+    type: str
     encode: Callable[[Any, int, dict[str, Any], str], bytes]
-
-    @property
-    def type(self) -> str:
-        """CloudEvents type of a batch of these rows."""
-        return f"tillstream.{self.name}.v1"
+    keeps_unknown: bool = True
+    """Whether unknown fields are kept; else they are wrong."""
 
 
-def _entity(name: str, row: type[Customer] | type[Product] | type[Order]) -> Entity:
-    values = {**_VALUES, "currency": _CURRENCY[name]} if name in _CURRENCY else _VALUES
-    return Entity(name, row, row_writer(f"tillstream.{name}.v1", values, _NAMES))
+def entity_of(
+    name: str, row: type[Row], type_: str, values: dict[str, str], names: dict[str, Any], *, keeps_unknown: bool = False
+) -> Entity:
+    """A kind of row of which `values` say how fields become what Avro takes: see `codec.row_writer`."""
+    return Entity(name, row, type_, row_writer(type_, _VALUES | values, _NAMES | names), keeps_unknown)
+
+
+def _entity(name: str, row: type[Row]) -> Entity:
+    values = {"currency": _CURRENCY[name]} if name in _CURRENCY else {}
+    return entity_of(name, row, f"tillstream.{name}.v1", values, {}, keeps_unknown=True)
 
 
 ENTITIES: Final[dict[str, Entity]] = {

@@ -14,7 +14,7 @@ import msgspec
 from schemas.errors import Rejected
 
 MAX_CENTS: Final = 10**12 - 1
-IDENTIFIERS: Final = ("customer_id", "external_order_id", "product_id", "sku")
+IDENTIFIERS: Final = ("customer_id", "event_id", "external_order_id", "product_id", "sku")
 _AMOUNT: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY: Final = 0

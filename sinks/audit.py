@@ -19,6 +19,7 @@ from schemas.errors import Undecodable
 from schemas.settings import Settings
 
 OUTCOMES: Final = ("applied", "superseded", "duplicate", "conflict", "rejected")
+_SOURCES: Final = (topics.INGESTION, topics.STOCK)
 _LISTED: Final = 20
 
 
@@ -75,7 +76,6 @@ def audit(settings: Settings, *, wait_s: float = 0.0) -> Report:
 
 def _compare(settings: Settings) -> Report:
     report = Report()
-    topic = settings.named(topics.INGESTION)
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -88,8 +88,9 @@ def _compare(settings: Settings) -> Report:
     )
     try:
         with psycopg.connect(settings.database_url) as db:
-            for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
-                _compare_partition(report, consumer, db, topic, partition)
+            for topic in map(settings.named, _SOURCES):
+                for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
+                    _compare_partition(report, consumer, db, topic, partition)
     finally:
         consumer.close()
     return report

@@ -1,6 +1,7 @@
 """Faust, set up so that nothing is lost: the app's settings, its transport and how topics are named to it."""
 
 import asyncio
+import inspect
 import logging
 import types
 from collections.abc import Generator
@@ -31,6 +32,18 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer._isolation_level = "read_committed"
         return consumer
 
+    async def seek_to_committed(self) -> Any:
+        """Also where nothing is committed yet: to the log's beginning.
+
+        Faust drops what it has read ahead when partitions change hands, and aiokafka's own leaves a partition without
+        a committed offset where it is: after what was dropped, which would be lost.
+        """
+        committed = await super().seek_to_committed()
+        fresh = [tp for tp, offset in committed.items() if not offset]
+        if fresh:
+            await self.call_thread(self._ensure_consumer().seek_to_beginning, *fresh)
+        return committed
+
 
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> Any:
@@ -41,6 +54,8 @@ class _Consumer(driver.Consumer):
 
         Faust makes four tasks a message for that, a third of its time; nearly all deliveries need not wait at all.
         """
+        if not inspect.iscoroutine(delivery):  # an event
+            return await super().wait_first(delivery, *others, timeout=timeout)
         try:
             blocked = delivery.send(None)
         except StopIteration as delivered:

@@ -15,7 +15,7 @@ from schemas.errors import Unavailable
 from schemas.settings import Settings
 
 PRODUCTS: Final = 50_000
-_QUIET_S: Final = 60.0
+QUIET_S: Final = 60.0
 
 
 def publish(settings: Settings, count: int, batch: int, seed: int = 11) -> None:
@@ -75,7 +75,7 @@ def pace(settings: Settings, count: int) -> float:
             written = message.timestamp()[1]
             flushes[written] = flushes.get(written, 0) + rows
             left -= rows
-        if time.monotonic() - heard > _QUIET_S:
+        if time.monotonic() - heard > QUIET_S:
             raise Unavailable(f"streams left {left} movements undone")
     consumer.close()
     first, last = min(flushes), max(flushes)

@@ -69,7 +69,9 @@ a_tenant = st.fixed_dictionaries(
         "currency": text,
         "keys": st.lists(keys, max_size=3),
         "limits": st.fixed_dictionaries({"requests_per_minute": limits, "product_events_per_minute": limits}),
-        "policies": st.fixed_dictionaries({"currencies": st.lists(text, max_size=5), "order_totals": text}),
+        "policies": st.fixed_dictionaries(
+            {"currencies": st.lists(text, max_size=5), "order_totals": text, "oversell": st.booleans()}
+        ),
     }
 )
 
@@ -81,7 +83,8 @@ def test_records_in_records_and_arrays_of_strings_are_fastavros_bytes_too(tenant
     assert value == by_fastavro(type_, tenant)
     assert codec.decode(type_, value) == tenant
     required = {name: tenant[name] for name in ("tenant_id", "name", "currency", "keys")}
-    assert codec.decode(type_, codec.encode(type_, required))["policies"] == {"currencies": [], "order_totals": "exact"}
+    policies = {"currencies": [], "order_totals": "exact", "oversell": False}
+    assert codec.decode(type_, codec.encode(type_, required))["policies"] == policies
 
 
 moneys = st.none() | st.binary(max_size=8)
