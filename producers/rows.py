@@ -10,6 +10,7 @@ import msgspec
 
 from schemas import topics
 from schemas.errors import Rejected
+from schemas.movements import MOVEMENT
 from schemas.rows import ENTITIES, Entity, OrderItem
 from schemas.values import Invalid
 
@@ -32,7 +33,8 @@ class Kind:
 
 
 KINDS: Final[dict[str, Kind]] = {
-    name: Kind(entity, topics.INGESTION, topics.MAX_ROWS) for name, entity in ENTITIES.items()
+    **{name: Kind(entity, topics.INGESTION, topics.MAX_ROWS) for name, entity in ENTITIES.items()},
+    MOVEMENT.name: Kind(MOVEMENT, topics.STOCK, topics.MAX_MOVEMENTS),
 }
 
 
@@ -44,11 +46,13 @@ def kind_of(name: str) -> Kind:
 
 
 def encoded(entity: Entity, row: Row, line: int, currency: str) -> bytes:
-    """A row as its part of a batch, in line `line` of it; unknown fields are kept, as over HTTP.
+    """A row as its part of a batch, in line `line` of it; unknown fields are kept or refused as over HTTP.
 
     `currency` is that of rows that name none; '' where each must. Raises Invalid.
     """
     known, extra = _split(_names(entity.row), row)
+    if extra and not entity.keeps_unknown:
+        raise Invalid("unknown_field", f"/{next(iter(extra))}", f"line {line}: {entity.name} has no such field")
     if not currency and "currency" in _names(entity.row) and known.get("currency") is None:
         raise Invalid("missing_field", "/currency", f"line {line}: name a currency in the row or for all of them")
     try:

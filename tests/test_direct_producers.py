@@ -141,6 +141,19 @@ def test_a_wrong_row_raises_where_it_is_added_and_the_others_go(pipeline: Pipeli
     assert [row[0] for row in orders(pipeline, tenant)] == ["A-1", "A-3"]
 
 
+def test_movements_of_stock_go_the_same_way(pipeline: Pipeline) -> None:
+    tenant, _ = pipeline.tenant()
+    with SyncProducer(pipeline.settings) as producer:
+        with producer.batches() as batches:
+            for n in range(1_200):
+                batches.add(tenant, "stock", {"product_id": f"P-{n % 2}", "kind": "received", "quantity": 1})
+            with pytest.raises(Invalid, match="line 1201: stock has no such field"):
+                batches.add(tenant, "stock", {"product_id": "P", "kind": "sold", "quantity": 1, "colour": "red"})
+        producer.publish_batch(tenant, "stock", [{"product_id": "P-0", "kind": "sold", "quantity": 50}], event_id="s")
+    query = "SELECT product_id, quantity FROM stock_levels WHERE tenant_id = %s ORDER BY 1"
+    eventually(lambda: pipeline.sql(query, tenant) == [("P-0", 550), ("P-1", 600)])
+
+
 async def awaited(producer: Producer) -> None:
     await producer.publish_batch("acme", "orders", [order(1)], event_id="e")
 
