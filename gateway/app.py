@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
+from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,6 +26,7 @@ from gateway.movements import stock_events
 from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
+from gateway.single import SingleEvents
 from gateway.stream import Streams
 from gateway.tail import Tail
 from gateway.tenants import Registry
@@ -33,8 +35,6 @@ from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
-_requests: Final = cache(metrics.REQUESTS.labels)
-_request_seconds: Final = cache(metrics.REQUEST_SECONDS.labels)
 BASE = "/api/v1/tenants/{tenant_id:str}"
 
 
@@ -93,7 +93,7 @@ def create_app(settings: Settings) -> Starlette:
             ClientDisconnect: _gone,
             Exception: _bug,
         },
-        middleware=[Middleware(Measured), Middleware(RateLimitHeaders)],
+        middleware=[Middleware(Measured), Middleware(SingleEvents, settings), Middleware(RateLimitHeaders)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # what has no twin is nothing, and a client's Host header names no place to go
@@ -172,6 +172,11 @@ async def _gone(request: Request, exc: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it
 
 
+@cache
+def _meters(route: str, status: int) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(route, str(status)), metrics.REQUEST_SECONDS.labels(route)
+
+
 class Measured:
     """Counts and times requests, by route; plain ASGI, since BaseHTTPMiddleware is slow."""
 
@@ -193,6 +198,6 @@ class Measured:
         try:
             await self._app(scope, receive, sending)
         finally:
-            route = getattr(scope.get("endpoint"), "__name__", "none").strip("_")
-            _requests(route, str(status)).inc()
-            _request_seconds(route).observe(time.perf_counter() - started)
+            answered, seconds = _meters(getattr(scope.get("endpoint"), "__name__", "none").strip("_"), status)
+            answered.inc()
+            seconds.observe(time.perf_counter() - started)

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import zlib
-from collections import Counter
 from typing import Final
 
 import zstandard
@@ -35,23 +34,25 @@ class Inflight:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._tenant_limit = limit // _TENANT_SHARE
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._total = 0
         metrics.INFLIGHT_BYTES.set_function(lambda: self._total)
 
     def take(self, tenant_id: str, size: int) -> None:
         """Count bytes in; raises Problem 503."""
-        if self._total + size > self._limit or self._held[tenant_id] + size > self._tenant_limit:
+        held = self._held.get(tenant_id, 0) + size
+        if self._total + size > self._limit or held > self._tenant_limit:
             raise Problem(503, "overloaded", "too many bytes are being taken in right now", retry_after=1)
-        self._held[tenant_id] += size
+        self._held[tenant_id] = held
         self._total += size
 
     def give_back(self, tenant_id: str, size: int) -> None:
         """Count bytes out."""
-        self._held[tenant_id] -= size
         self._total -= size
-        if not self._held[tenant_id]:
-            del self._held[tenant_id]
+        if left := self._held.get(tenant_id, 0) - size:
+            self._held[tenant_id] = left
+        else:
+            self._held.pop(tenant_id, None)
 
 
 async def read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:

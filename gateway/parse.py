@@ -85,7 +85,7 @@ async def parse(entity: Entity, lines: list[Line], currency: str, max_line: int)
     """
     rows: list[Row] = []
     errors: RowErrors = []
-    decode, encode, now = _decoder(entity).decode, entity.encode, time.perf_counter
+    decode, encode, now = _decoder(entity.row).decode, entity.encode, time.perf_counter
     until = now() + _TURN_S
     for number, line in lines:
         try:
@@ -103,9 +103,19 @@ async def parse(entity: Entity, lines: list[Line], currency: str, max_line: int)
     return rows, errors
 
 
+def one(entity: Entity, body: bytes, currency: str) -> bytes | None:
+    """A body that is one good row as Avro; None where `parse` must look."""
+    if _NUL_ESCAPE in body:
+        return None
+    try:
+        return entity.encode(_decoder(entity.row).decode(body), 1, {}, currency)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid):
+        return None
+
+
 @cache
-def _decoder(entity: Entity) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(entity.row)
+def _decoder(row: type[Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(row)
 
 
 _untyped: Final = msgspec.json.Decoder(float_hook=Decimal)
@@ -124,7 +134,7 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         faults = list(by_pointer.values())
         if not faults:
             known, extra = _split(entity.row, raw)
-            return entity.encode(_decoder(entity).decode(_plain.encode(known)), number, extra, currency), []
+            return entity.encode(_decoder(entity.row).decode(_plain.encode(known)), number, extra, currency), []
     except Invalid as exc:
         faults = [(exc.code, exc.detail, exc.pointer)]
     except msgspec.ValidationError as exc:  # what only the whole row shows, as too many items

@@ -1,12 +1,16 @@
 """An awaitable producer over librdkafka that returns when the broker has acknowledged.
 
-confluent-kafka's own AIOProducer refuses headers; a poll thread and `call_soon_threadsafe` do instead.
+confluent-kafka's own AIOProducer refuses headers. Here the event loop itself asks librdkafka for acknowledgements while
+it is busy, and only where it would idle a thread waits in its place: a thread that takes each acknowledgement beside a
+busy loop fights it for the interpreter's lock.
 """
 
 import asyncio
 import threading
 import weakref
+from collections import deque
 from collections.abc import Iterable
+from functools import cache
 from types import TracebackType
 from typing import Final, Self
 
@@ -44,6 +48,14 @@ def config(settings: Settings) -> dict[str, object]:
     }
 
 
+_LOOKS: Final = 8
+"""Turns of the event loop without an acknowledgement, after which the thread waits."""
+_Answer = tuple["asyncio.Future[int]", str, confluent_kafka.KafkaError | None, int | None]
+"""Whose it is, the topic, what went wrong, and the offset."""
+_WAIT_S: Final = 0.1
+_produced: Final = cache(metrics.PRODUCED.labels)
+
+
 class Producer:
     """Sends messages of tenants; use as `async with Producer(Settings.from_env()) as producer:`."""
 
@@ -62,13 +74,18 @@ class Producer:
         self._registering: asyncio.Task[None] | None = None
         self._longest_s = settings.delivery_timeout_s + 1
         self._sent: weakref.WeakSet[asyncio.Future[int]] = weakref.WeakSet()
-        self._stopping = threading.Event()
-        self._poller = threading.Thread(target=self._poll, name="producer-poll", daemon=True)
+        self._answers: deque[_Answer] = deque()
+        self._unanswered = 0
+        self._looking = False
+        self._empty_looks = 0
+        self._idle = threading.Event()
+        self._stopping = False
+        self._waiter = threading.Thread(target=self._wait, name="producer-wait", daemon=True)
         self.last_error: str | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._poller.start()
+        self._waiter.start()
         if self._registry is not None:
             self._registering = asyncio.create_task(self._registry.register())
             await asyncio.wait({self._registering}, timeout=_REGISTRY_PATIENCE_S)
@@ -84,8 +101,10 @@ class Producer:
             self._registering.cancel()
         waiting = [sent for sent in self._sent if not sent.done()]
         left = await asyncio.to_thread(self._kafka.flush, self._longest_s)
-        self._stopping.set()
-        await asyncio.to_thread(self._poller.join)
+        self._stopping = True
+        self._idle.set()
+        await asyncio.to_thread(self._waiter.join)
+        self._settle_all()
         if kind is not None:
             return
         for sent in waiting:
@@ -115,7 +134,7 @@ class Producer:
         self._sent.add(done)
 
         def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
-            self._loop.call_soon_threadsafe(_settle, done, topic, error, message.offset())
+            self._answers.append((done, topic, error, message.offset()))
 
         try:
             self._kafka.produce(topic, value, key, partition, on_delivery=delivered, headers=headers)
@@ -124,6 +143,10 @@ class Producer:
             raise Unavailable("too many bytes wait for Kafka") from exc
         except confluent_kafka.KafkaException as exc:
             done.set_exception(_translate(exc.args[0]))
+            return done
+        self._unanswered += 1
+        if not self._idle.is_set():
+            self._look_soon()
         return done
 
     async def publish_batch(
@@ -160,9 +183,37 @@ class Producer:
         """
         return Batches(self.send_batch, name, linger_s, source)
 
-    def _poll(self) -> None:
-        while not self._stopping.is_set():
-            self._kafka.poll(0.1)
+    def _look_soon(self) -> None:
+        if not self._looking:
+            self._looking, self._empty_looks = True, 0
+            self._loop.call_soon(self._look)
+
+    def _look(self) -> None:
+        """Settle what has been acknowledged, and look again in the loop's next turn, or let the thread wait."""
+        self._kafka.poll(0)
+        self._empty_looks = 0 if self._answers else self._empty_looks + 1
+        self._settle_all()
+        self._looking = self._unanswered > 0 and self._empty_looks < _LOOKS
+        if self._looking:
+            self._loop.call_soon(self._look)
+        elif self._unanswered:
+            self._idle.set()
+
+    def _settle_all(self) -> None:
+        while self._answers:
+            self._unanswered -= 1
+            _settle(*self._answers.popleft())
+
+    def _wait(self) -> None:
+        """In the thread: wait for an acknowledgement when the event loop idles, and wake it."""
+        while not self._stopping:
+            if not self._idle.wait(_WAIT_S):
+                self._kafka.poll(0)  # tells errors of the connection, too
+                continue
+            while not self._answers and not self._stopping:
+                self._kafka.poll(_WAIT_S)
+            self._idle.clear()
+            self._loop.call_soon_threadsafe(self._look_soon)
 
     def _on_error(self, error: confluent_kafka.KafkaError) -> None:
         self.last_error = error.str()
@@ -174,7 +225,7 @@ def _settle(
     if done.done():  # the caller went away
         return
     if error is None:
-        metrics.PRODUCED.labels(topic).inc()
+        _produced(topic).inc()
         done.set_result(offset if offset is not None else -1)
     else:
         metrics.PRODUCE_ERRORS.labels(topic, error.name()).inc()

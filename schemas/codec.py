@@ -11,7 +11,7 @@ logical types stay in the schemas for other readers; leaving them out here spare
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, lru_cache, partial
 from importlib import resources
 from typing import Any, Final
 
@@ -200,10 +200,14 @@ def encode_around(type_: str, record: Record, items: list[bytes]) -> bytes:
 
 def frame(type_: str, tenant_id: str, rows: list[bytes]) -> bytes:
     """A batch of rows that `row_writer` wrote, as single-object encoding."""
+    block = (compiled.ZIGZAGS[len(rows)], *rows) if rows else ()
+    return b"".join((_head(type_, tenant_id), *block, b"\0"))
+
+
+@lru_cache(1_000)
+def _head(type_: str, tenant_id: str) -> bytes:
     tenant = tenant_id.encode()
-    head = SINGLE_OBJECT + _catalogue()[0][type_][-1].fingerprint + compiled.zigzag(len(tenant)) + tenant
-    block = (compiled.zigzag(len(rows)), *rows) if rows else ()
-    return b"".join((head, *block, b"\0"))
+    return SINGLE_OBJECT + _catalogue()[0][type_][-1].fingerprint + compiled.zigzag(len(tenant)) + tenant
 
 
 def check_framing(type_: str, value: bytes | None) -> None:
