@@ -24,6 +24,7 @@ from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
 from deploy.stack import STACK_FILE, Stack, running
+from deploy.stock import stock
 from producers import admin
 from producers.generate import Plan
 from schemas.errors import Rejected, TillstreamError, Unavailable
@@ -39,7 +40,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (generate, ingest, operate.audit):
+for command in (generate, ingest, stock, operate.audit):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

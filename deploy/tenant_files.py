@@ -12,7 +12,7 @@ from producers.tenant import Tenant, checked, merged
 from schemas.errors import Rejected
 
 _LIMITS: Final = ("requests_per_minute", "product_events_per_minute")
-COLUMNS: Final = ("tenant_id", "name", "currency", *_LIMITS, "currencies", "order_totals")
+COLUMNS: Final = ("tenant_id", "name", "currency", *_LIMITS, "currencies", "order_totals", "oversell")
 _SHOWN: Final = 10
 """Faults named in one error."""
 
@@ -85,7 +85,7 @@ def _row(line: int, columns: list[str], cells: list[str]) -> Row:
 def given_of(said: dict[str, str]) -> dict[str, Any]:
     """Cells, or options, by the names of COLUMNS, as `producers.tenant.merged` takes them. Raises Rejected."""
     limits: dict[str, Any] = {name: _number(name, said[name]) for name in _LIMITS if name in said}
-    parse: dict[str, Callable[[str], Any]] = {"currencies": _codes, "order_totals": str}
+    parse: dict[str, Callable[[str], Any]] = {"currencies": _codes, "order_totals": str, "oversell": _yes_or_no}
     policies = {name: parse[name](said[name]) for name in parse if name in said}
     plain = {name: said[name] for name in ("name", "currency") if name in said}
     return plain | {"limits": limits, "policies": policies}
@@ -101,3 +101,10 @@ def _number(name: str, text: str) -> int | None:
 
 def _codes(text: str) -> list[str]:
     return [] if text.lower() == "any" else [code.strip() for code in text.replace(",", "|").split("|")]
+
+
+def _yes_or_no(text: str) -> bool:
+    words = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+    if text.lower() not in words:
+        raise Rejected("bad_oversell", f"oversell takes yes or no, not {text!r}")
+    return words[text.lower()]

@@ -65,8 +65,8 @@ def load(
 ) -> None:
     """Make or change many tenants at once, all or none; each new one gets an API key.
 
-    Columns: tenant_id, and of name, currency, requests_per_minute, product_events_per_minute, currencies (EUR|USD) and
-    order_totals those that you have. An empty cell leaves a tenant as it is.
+    Columns: tenant_id, and of name, currency, requests_per_minute, product_events_per_minute, currencies (EUR|USD),
+    order_totals and oversell (yes or no) those that you have. An empty cell leaves a tenant as it is.
 
     [dim]tillstream tenants load tenants.csv --keys keys.csv[/dim]
     """
@@ -137,7 +137,8 @@ def _limits(tenant: Tenant) -> str:
 
 def _policies(tenant: Tenant) -> str:
     totals = tenant.policies.order_totals
-    return ", ".join((*tenant.policies.currencies, *([] if totals == ORDER_TOTALS[0] else [f"totals {totals}"])))
+    said = [*tenant.policies.currencies, *([] if totals == ORDER_TOTALS[0] else [f"totals {totals}"])]
+    return ", ".join((*said, *(["oversells"] if tenant.policies.oversell else [])))
 
 
 @app.command()
@@ -189,6 +190,9 @@ def set_(
     product_events_per_minute: Annotated[str, typer.Option(metavar="N", help="The same, of each product.")] = "",
     currencies: Annotated[str, typer.Option(help="Codes that rows may name: EUR,USD, or any.")] = "",
     order_totals: Annotated[str, typer.Option(help=f"{', '.join(ORDER_TOTALS)}: items against the total.")] = "",
+    oversell: Annotated[
+        bool | None, typer.Option("--oversell/--no-oversell", help="Whether stock may fall below zero.")
+    ] = None,
     as_json: Json = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
@@ -196,7 +200,8 @@ def set_(
 
     [dim]tillstream tenants set acme --requests-per-minute 1000 --currencies EUR,USD[/dim]
     """
-    options = (name, currency, requests_per_minute, product_events_per_minute, currencies, order_totals)
+    sells = "" if oversell is None else str(oversell)
+    options = (name, currency, requests_per_minute, product_events_per_minute, currencies, order_totals, sells)
     said = {column: value for column, value in zip(tenant_files.COLUMNS[1:], options, strict=True) if value}
     if not said:
         raise Rejected("nothing_to_set", "say what to change; see: tillstream tenants set --help")

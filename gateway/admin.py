@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import bodies
+from gateway.ingest import known_parameters
 from gateway.problems import Problem, json
 from producers import tenants
 from producers.tenant import MAX_GRACE_S, MAX_NAME, MAX_PER_MINUTE, ORDER_TOTALS, TENANT_ID, Limits, Policies, Tenant
@@ -56,12 +57,15 @@ class LimitsChange(Struct, forbid_unknown_fields=True):
 
 
 class PoliciesChange(Struct, forbid_unknown_fields=True):
-    """What rows must be; null is the default."""
+    """What rows must be, and how stock is kept; null is the default."""
 
     currencies: (
         Annotated[list[_CurrencyCode], Meta(description="That rows may name; empty for any.")] | UnsetType | None
     ) = UNSET
     order_totals: _OrderTotals | UnsetType | None = UNSET
+    oversell: Annotated[bool, Meta(description="Whether a level of stock may fall below zero.")] | UnsetType | None = (
+        UNSET
+    )
 
 
 class Changes(Struct, forbid_unknown_fields=True):
@@ -161,6 +165,7 @@ class Tenants(_Guarded):
 
     async def get(self, request: Request) -> Response:
         """List tenants by id, a page at a time."""
+        known_parameters(request, {"limit", "cursor"})
         size = request.query_params.get("limit", str(_PAGE))
         if not (size.isascii() and size.isdigit() and len(size) < 16 and 1 <= int(size) <= _MAX_PAGE):
             raise Problem(400, "bad_parameter", f"limit takes 1 to {_MAX_PAGE}, not {size!r}")

@@ -21,13 +21,15 @@ from gateway.database import Database
 from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
+from gateway.movements import stock_events
 from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
 from gateway.stream import Streams
+from gateway.tail import Tail
 from gateway.tenants import Registry
 from producers import Producer
-from schemas import metrics
+from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
@@ -48,6 +50,7 @@ class State(TypedDict):
     limits: RateLimits
     document: Static
     streams: Streams
+    outcomes: Tail
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -60,7 +63,12 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         registry = Registry(settings)
         registry.start()
-        async with Producer(settings) as producer, Reachability(settings) as kafka, Database(settings) as database:
+        async with (
+            Producer(settings) as producer,
+            Reachability(settings) as kafka,
+            Database(settings) as database,
+            Tail(settings, topics.OUTCOMES) as outcomes,
+        ):
             yield State(
                 settings=settings,
                 producer=producer,
@@ -70,6 +78,7 @@ def create_app(settings: Settings) -> Starlette:
                 database=database,
                 limits=limits,
                 document=document,
+                outcomes=outcomes,
                 streams=(streams := Streams(settings.reader_database_url)),
             )
         await asyncio.to_thread(streams.close)
@@ -94,6 +103,7 @@ def create_app(settings: Settings) -> Starlette:
 def _routes() -> list[Route]:
     return [
         *_both(BASE + "/ingest/{entity}", ingest, "POST"),
+        *_both(BASE + "/stock-events", stock_events, "POST"),
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
@@ -126,13 +136,15 @@ def _both(path: str, endpoint: Any, *methods: str) -> list[Route]:
 
 async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    known = {404: "there is nothing at this path", 405: "this path does not take this method"}
-    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
-    answer = await render(request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail)))
-    answer.headers.update(exc.headers or {})
+    headers = dict(exc.headers or {})
     if exc.status_code == 405 and (allowed := _allowed(request)):
-        answer.headers["Allow"] = ", ".join(sorted(allowed))
-    return answer
+        headers["Allow"] = ", ".join(sorted(allowed))
+    takes = f"this path does not take {request.method[:20]}; it takes {headers.get('Allow', 'none')}"
+    known = {404: "there is nothing at this path", 405: takes}
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
+    return await render(
+        request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail), headers=headers)
+    )
 
 
 def _allowed(request: Request) -> set[str]:

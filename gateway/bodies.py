@@ -1,6 +1,7 @@
 """Request bodies: read whole, decompressed, never larger than allowed however small they were sent."""
 
 import asyncio
+import re
 import zlib
 from collections import Counter
 from typing import Final
@@ -17,6 +18,12 @@ _MAX_ZSTD_WINDOW: Final = 8 * 1024 * 1024
 _TENANT_SHARE: Final = 3
 """One tenant may hold a third of the bytes in flight."""
 _BODY_S: Final = 60.0
+_ROWS: Final = {"", "application/x-ndjson", "application/json"}
+_TABLE: Final = re.compile(
+    r"text/(csv|tab-separated-values|xml|html)|multipart/.*|application/(csv|xml|.*(excel|sheet).*)"
+)
+_FORM: Final = "application/x-www-form-urlencoded"
+_PAIR: Final = re.compile(rb"[\w.%+\[\]-]+=")
 
 
 class Inflight:
@@ -59,6 +66,17 @@ async def read(request: Request, tenant_id: str, settings: Settings, inflight: I
     except TimeoutError as exc:
         detail = f"a body has {_BODY_S:.0f} s to arrive; send smaller chunks"
         raise Problem(408, "body_too_slow", detail, retry_after=1) from exc
+
+
+def must_be_rows(request: Request, raw: bytes) -> None:
+    """Raises Problem 415 for what is surely neither NDJSON nor JSON. Other types pass: curl names a form by itself."""
+    type_ = header(request, b"content-type").partition(";")[0].strip().lower()
+    if type_ in _ROWS:
+        return
+    if _TABLE.fullmatch(type_) or (type_ == _FORM and _PAIR.match(raw)):
+        detail = f"{type_[:100]} is not read here: send one JSON object a line as application/x-ndjson, or one as"
+        hint = "'tillstream ingest FILE' sends CSV files"
+        raise Problem(415, "unknown_media_type", f"{detail} application/json; {hint}")
 
 
 async def _read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:

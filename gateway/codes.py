@@ -56,9 +56,10 @@ CODES: Final = {
         "body_too_large": "The body has too many bytes, perhaps only after decompression.",
         "message_too_large": "A part of the body fits no message.",
         "too_many_lines": "The body has too many lines.",
-        "too_many_rows": "With on_error=reject, the body must fit one message.",
+        "too_many_rows": "The body must fit one message: with on_error=reject, or where it is movements of stock.",
     },
     415: {
+        "unknown_media_type": "The body's Content-Type is CSV, a form, or another that is neither NDJSON nor JSON.",
         "unknown_encoding": "The body's Content-Encoding is none of gzip, zstd, identity.",
     },
     422: {

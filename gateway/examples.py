@@ -35,3 +35,14 @@ PRODUCTS: Final[dict[str, Any]] = {
     "one product": _PRODUCT,
     "with fields of your own, kept in attributes": _PRODUCT | {"attributes": {"colour": "blue"}, "weight_g": 340},
 }
+MOVEMENTS: Final[dict[str, Any]] = {
+    "a count, and a correction that must follow it": '{"product_id":"P-2","kind":"set","quantity":40}\n'
+    '{"product_id":"P-2","kind":"adjusted","quantity":-2,"expected_quantity":40}\n',
+    "one delivery": {
+        "product_id": "P-1",
+        "kind": "received",
+        "quantity": 100,
+        "event_id": "delivery-17/1",
+        "occurred_at": "2026-01-31T12:00:00Z",
+    },
+}

@@ -12,10 +12,12 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from gateway.problems import Problem
+from schemas import stock
 from schemas.rows import Status
 
 _DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")  # RFC 3339
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+_WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _MAX_TEXT: Final = 500
 
 
@@ -54,6 +56,12 @@ def moment(raw: str) -> datetime:
         return datetime.fromisoformat(raw.upper()).astimezone(UTC)
     except OverflowError as exc:  # in UTC it is before the year 1 or after 9999
         raise ValueError from exc
+
+
+def _whole(raw: str) -> int:
+    if not _WHOLE.fullmatch(raw) or abs(int(raw)) > stock.MAX_QUANTITY:
+        raise ValueError
+    return int(raw)
 
 
 _STATUSES: Final = get_args(Status)
@@ -103,6 +111,19 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
             ") SELECT external_order_id FROM unresolved)",
         ),
     },
+    "stock": {
+        "product_id": Filter(_TEXT, _text, "product_id = {value}"),
+        "below": Filter(f"a whole number, {stock.MAX_QUANTITY} at most", _whole, "quantity < {value}"),
+        "updated_since": Filter(_MOMENT, moment, "updated_at >= {value}"),
+    },
+    "stock_history": {
+        "outcome": Filter(
+            f"one or more of {', '.join(stock.OUTCOMES)}",
+            _one_of(*stock.OUTCOMES),
+            "outcome IN ({value})",
+            several=True,
+        ),
+    },
 }
 
 
@@ -142,6 +163,17 @@ def last_of_path(request: Request) -> str:
     """
     parts = request.scope["raw_path"].split(b"/", 6)  # fewer than seven where a slash before the id is encoded
     raw = parts[6].removesuffix(b"/") if len(parts) == 7 else b""
+    return _id(raw)
+
+
+def before_last_of_path(request: Request, last: bytes) -> str | None:
+    """The id that stands between the kind and `/<last>` as they were sent; None where `last` is the end of the id."""
+    parts = request.scope["raw_path"].split(b"/", 6)
+    raw = parts[6].removesuffix(b"/") if len(parts) == 7 else b""
+    return _id(raw.removesuffix(b"/" + last)) if raw.endswith(b"/" + last) else None
+
+
+def _id(raw: bytes) -> str:
     if not raw or "\x00" in (found := unquote(raw.decode("ascii"))):
         raise Problem(404, "not_found", "there is nothing at this path")
     return found

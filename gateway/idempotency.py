@@ -6,6 +6,7 @@ streams' own dedup still keeps a row from being applied twice.
 
 import secrets
 from typing import Any, Final
+from uuid import UUID
 
 from starlette.requests import Request
 
@@ -31,6 +32,9 @@ SELECT event_id, type, outcome, rows - duplicate AS rows, body_hash, first_line,
 FROM ledger
 WHERE tenant_id = %s AND request_id = %s AND outcome IN ('applied', 'rejected') AND first_line IS NOT NULL
 ORDER BY first_line, log_offset
+"""
+_FOLDED: Final = """
+SELECT event_id, log_offset FROM ledger WHERE tenant_id = %s AND request_id = %s AND outcome = 'applied' LIMIT 1
 """
 _REJECTED: Final = """
 SELECT line, errors FROM row_errors
@@ -73,6 +77,19 @@ async def first_answer(database: Database, tenant_id: str, origin: envelope.Requ
     try:
         async with database.transaction(tenant_id) as db:
             return await look_up(db, tenant_id, origin, body_hash)
+    except Unavailable:
+        return None
+
+
+async def came_before(database: Database, tenant_id: str, request: UUID) -> tuple[str, int] | None:
+    """Event id and offset of a request that is one message, once that is in the ledger.
+
+    None while PostgreSQL is away, too.
+    """
+    try:
+        async with database.transaction(tenant_id) as db:
+            found: tuple[str, int] | None = await (await db.execute(_FOLDED, [tenant_id, request])).fetchone()
+            return found
     except Unavailable:
         return None
 

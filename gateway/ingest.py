@@ -38,14 +38,14 @@ async def ingest(request: Request) -> Response:
     single = is_json(request)
     if single:
         await request.state.limits.take(request, tenant)
-    if request.scope["query_string"]:
-        _known_parameters(request)
-    all_or_nothing = _choice(request, "on_error", ("skip", "reject")) == "reject"
-    dry = _choice(request, "validate_only", ("false", "true")) == "true"
+    known_parameters(request, _PARAMETERS)
+    all_or_nothing = choice(request, "on_error", ("skip", "reject")) == "reject"
+    dry = choice(request, "validate_only", ("false", "true")) == "true"
     if not dry and not request.state.kafka.reachable:
         raise unavailable("Kafka is away")
     raw = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
+        bodies.must_be_rows(request, raw)
         if entity.name == "products" and single:
             await request.state.limits.take_product(request, tenant, raw)
         body = Body(raw, single=single, one_message=all_or_nothing)
@@ -54,14 +54,15 @@ async def ingest(request: Request) -> Response:
         if not dry and idempotency.was_given(request):
             first = await idempotency.first_answer(request.state.database, tenant.tenant_id, origin, body.hash)
             if first is not None:
-                return _response(first, {"Idempotency-Key": key, "Idempotent-Replayed": "true"})
+                return answered(first, {"Idempotency-Key": key, "Idempotent-Replayed": "true"})
         publishing = Publishing(request, tenant, entity, origin, body.hash, dry=dry, all_or_nothing=all_or_nothing)
-        return _response(await publishing.publish(body), {"Idempotency-Key": key}, dry=dry)
+        return answered(await publishing.publish(body), {"Idempotency-Key": key}, dry=dry)
     finally:
         request.state.inflight.give_back(tenant.tenant_id, len(raw))
 
 
-def _response(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> Response:
+def answered(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> Response:
+    """202, 200 of a dry run. Raises Problem 422 where no row was accepted."""
     if not answer.accepted:
         raise Problem(
             422,
@@ -76,14 +77,16 @@ def _response(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> 
     return json(202, answer, headers)
 
 
-def _known_parameters(request: Request) -> None:
+def known_parameters(request: Request, known: set[str]) -> None:
     """Raises Problem 400 for another parameter: a misspelled validate_only must not publish."""
-    for name in request.query_params.keys() - _PARAMETERS:
-        detail = f"{name[:50]!r} is no parameter of this path; it takes {', '.join(sorted(_PARAMETERS))}"
+    if not request.scope["query_string"]:
+        return
+    for name in request.query_params.keys() - known:
+        detail = f"{name[:50]!r} is no parameter of this path; it takes {', '.join(sorted(known))}"
         raise Problem(400, "bad_parameter", detail, parameter=name)
 
 
-def _choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
+def choice(request: Request, name: str, choices: tuple[str, ...]) -> str:
     """A query parameter that knows few words; the first is its default."""
     if not request.scope["query_string"]:
         return choices[0]

@@ -47,6 +47,7 @@ Multi-tenant ingestion on Kafka: nothing lost, nothing doubled.
 """
 _TAGS: Final = {
     "Ingest": "Rows of customers, products and orders.",
+    "Stock": "Movements, which change levels.",
     "Uploads": "Large bodies in chunks, which may come in any order, in parallel, and again.",
     "Reads": "What is stored, a page at a time or all of it, and what became of an event.",
     "Admin": "Tenants, their keys, limits and policies; for who has the admin token.",

@@ -9,9 +9,12 @@ from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
 from gateway.ingest import Validated
 from gateway.operation import (
     ANY_CODE,
+    BODY_CODES,
+    COMPRESSED,
     JSON,
     KEYS,
     NDJSON,
+    ROWS_CODES,
     TENANT,
     TENANT_CODES,
     Content,
@@ -23,18 +26,18 @@ from gateway.operation import (
 from gateway.parameters import IDEMPOTENCY_KEY, LIMITED, REPLAYED
 from gateway.publishing import Answer
 from gateway.read_operations import READS
+from gateway.stock_operations import STOCK
 from gateway.upload_state import RefusedRow, UploadState
 from schemas.rows import ENTITIES, Customer, Order, Product
 
-_BODY: Final = ("body_too_slow", "body_too_large", "broken_encoding", "unknown_encoding", "overloaded")
-_ROWS: Final = ("empty_body", "too_many_lines", "message_too_large", "kafka_unavailable")
+_BODY: Final = BODY_CODES
+_ROWS: Final = ROWS_CODES
 _UPLOAD: Final = (*TENANT_CODES, "unknown_upload")
 _ADMIN: Final = (*ANY_CODE, "admin_off", "missing_admin_token", "wrong_admin_token", "tenants_not_loaded")
 _CHANGE: Final = (*_ADMIN, *_BODY, "malformed_json", "bad_body", "kafka_unavailable")
 _CHECKED: Final = ("bad_currency", "bad_limit", "bad_name", "bad_order_totals", "bad_tenant_id")
 _TOKEN: Final = ("AdminToken",)
 
-_COMPRESSED: Final = "Plain, or with `Content-Encoding: gzip` or `zstd`."
 _SOME: Final = Meta(min_length=1)
 _ROW: Final[dict[str, tuple[Any, Any, Examples]]] = {
     "customers": (Customer, Annotated[list[Customer], _SOME], CUSTOMERS),
@@ -52,7 +55,7 @@ def _ingest(entity: str) -> Operation:
         "Ingest",
         summary=f"Send {entity}: many as NDJSON, one as JSON",
         taken=Taken(
-            f"Rows, of which the good ones are taken. {_COMPRESSED} As `application/json`, one row; as any other type,"
+            f"Rows, of which the good ones are taken. {COMPRESSED} As `application/json`, one row; as any other type,"
             " NDJSON.",
             {NDJSON: Content(many, lines), JSON: Content(one, one_row)},
         ),
@@ -111,7 +114,7 @@ UPLOADS: Final = {
         "send_chunk",
         "Uploads",
         taken=Taken(
-            f"Rows of the upload's kind. {_COMPRESSED}",
+            f"Rows of the upload's kind. {COMPRESSED}",
             {NDJSON: Content(Annotated[list[dict[str, Any]], _SOME], {"two orders": ORDERS["two orders"]})},
         ),
         answers={202: Said("Kafka has acknowledged the good rows.", {JSON: Content(uploads.TakenChunk)})},
@@ -151,7 +154,7 @@ _NEW_TENANT: Final = {
         "tenant_id": "acme-us",
         "currency": "USD",
         "limits": {"requests_per_minute": 1000, "product_events_per_minute": 0},
-        "policies": {"currencies": ["USD", "CAD"], "order_totals": "at_least"},
+        "policies": {"currencies": ["USD", "CAD"], "order_totals": "at_least", "oversell": True},
     },
 }
 _CHANGES: Final = {
@@ -257,6 +260,7 @@ ABOUT: Final = {
 OPERATIONS: Final[dict[str, Operation]] = {
     **{f"POST {TENANT}/ingest/{entity}": _ingest(entity) for entity in ENTITIES},
     **UPLOADS,
+    **STOCK,
     **READS,
     **ADMIN,
     **ABOUT,

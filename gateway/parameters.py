@@ -7,6 +7,7 @@ from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
 from producers.tenant import TENANT_ID
 from schemas.rows import Status
+from schemas.stock import MAX_QUANTITY, OUTCOMES
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 REPLAYED: Final = "Idempotent-Replayed"
@@ -22,6 +23,9 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "from": _MOMENT,
     "to": _MOMENT,
     "unresolved": {"type": "string", "enum": ["true"]},
+    "below": {"type": "integer", "minimum": -MAX_QUANTITY, "maximum": MAX_QUANTITY},
+    "updated_since": _MOMENT,
+    "outcome": {"type": "array", "items": {"type": "string", "enum": list(OUTCOMES)}, "minItems": 1},
 }
 """Of those that take something else than words."""
 _ONLY: Final = {
@@ -32,8 +36,13 @@ _ONLY: Final = {
     "orders.sku": "with an item of this product",
     "orders.unresolved": "that name a customer or a product not known yet",
     "products.active": "that are active, or are not",
+    "stock.product_id": "of this product",
+    "stock.below": "with less than this",
+    "stock.updated_since": "that changed at this moment or later",
+    "stock_history.outcome": "with one of these outcomes",
 }
 """Of those that do not simply compare a field."""
+_NOUN: Final = {"stock": "levels", "stock_history": "movements"}
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]([ !#-~]*[!#-~])?$"}
 
 
@@ -60,6 +69,12 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         "Where some rows are wrong: take the others, or none (all rows must then fit one message).",
         {"type": "string", "enum": ["skip", "reject"], "default": "skip"},
     ),
+    "wait": _query(
+        "wait",
+        "Answer with lines: the answer, what became of each movement as soon as it is decided, and a summary, at the"
+        " latest after so many seconds.",
+        {"type": "string", "pattern": "^([1-9]|[12][0-9]|30)s?$", "examples": ["5s"]},
+    ),
     "validate_only": _query("validate_only", "Publish nothing.", {"type": "boolean", "default": False}),
     "limit": _query("limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
     "cursor": _query("cursor", "The next_cursor of the page before.", _TEXT),
@@ -74,7 +89,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     **{
         f"{entity}.{name}": _query(
             name,
-            f"Only {entity} {_ONLY.get(f'{entity}.{name}', f'with this {name}')}: {known.takes}.",
+            f"Only {_NOUN.get(entity, entity)} {_ONLY.get(f'{entity}.{name}', f'with this {name}')}: {known.takes}.",
             _FILTERS.get(name, _WORDS),
         )
         for entity, filters in FILTERS.items()

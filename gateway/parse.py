@@ -17,7 +17,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
-from schemas.rows import Entity, Invalid, Money, OrderItem, currency_code, micros, money
+from schemas.rows import TIMES, Entity, Money, OrderItem
+from schemas.values import IDENTIFIERS, Invalid, amount_of, currency_code, identifier, micros, money
 
 _MAX_PART_BYTES: Final = 800_000
 """Bytes of lines in one message; their Avro form is smaller, so that it stays under MAX_MESSAGE_BYTES."""
@@ -118,7 +119,8 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         if len(line) > max_line:
             raise Invalid("line_too_long", "", f"{len(line)} bytes; a line may have {max_line}")
         raw = _object(line)
-        by_pointer = {fault[2]: fault for fault in (*_unstorable(raw), *_bad_fields(entity.row, raw))}
+        unknown = () if entity.keeps_unknown else _unknown_fields(entity.row, raw)
+        by_pointer = {fault[2]: fault for fault in (*unknown, *_unstorable(raw), *_bad_fields(entity.row, raw))}
         faults = list(by_pointer.values())
         if not faults:
             known, extra = _split(entity.row, raw)
@@ -143,13 +145,37 @@ def _object(line: bytes) -> dict[str, Any]:
         raw = _untyped.decode(line)
     except UnicodeDecodeError as exc:
         raise Invalid("invalid_utf8", "", f"byte {exc.start} of the line is not UTF-8") from exc
+    except msgspec.ValidationError as exc:  # all that an untyped value can be wrong in
+        raise Invalid(
+            "out_of_range", _beyond(line), "expected an integer of 4300 digits at most, its sign counted"
+        ) from exc
     except msgspec.DecodeError as exc:
         if _SURROGATE.search(line):
             raise Invalid("lone_surrogate", "", "text may not contain half of a surrogate pair") from exc
-        raise Invalid("malformed_json", "", str(exc)) from exc
+        raise Invalid("malformed_json", "", f"{exc}{_hint(line)}") from exc
     if not isinstance(raw, dict):
-        raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}")
+        hint = "; send one object a line (NDJSON), without brackets around them" if isinstance(raw, list) else ""
+        raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}{hint}")
     return raw
+
+
+def _hint(line: bytes) -> str:
+    """What to do where a line may be a part of a larger document, or a document several lines."""
+    if b"\n" in line:
+        return "; application/json is one object: send several as application/x-ndjson, one a line"
+    if line[:1] in (b"{", b"[") and line[-1:] not in (b"}", b"]"):
+        return "; send one object a line (NDJSON), or a single one over several lines as Content-Type: application/json"
+    return ""
+
+
+def _beyond(line: bytes) -> str:
+    """Pointer to the field of a line with an integer that Python does not read."""
+    for name, raw in msgspec.json.decode(line, type=dict[str, msgspec.Raw]).items():
+        try:
+            _untyped.decode(raw)
+        except msgspec.ValidationError:
+            return f"/{_escape(name)}"
+    return ""
 
 
 @cache
@@ -175,24 +201,27 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
             continue
         try:
             if field.type == Money:
-                money(_decimal(raw[name]), pointer)
+                given = raw[name]
+                money(amount_of(given if isinstance(given, str) else msgspec.convert(given, Decimal), pointer), pointer)
                 continue
             value = msgspec.convert(raw[name], field.type)
             if isinstance(value, datetime):
                 micros(value, pointer)
             elif name == "currency" and value is not None:
                 currency_code(value)
+            elif name in IDENTIFIERS and value is not None:
+                identifier(value, pointer)
         except msgspec.ValidationError as exc:
-            yield _reason(exc, pointer)
+            yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
 
 
-def _decimal(given: Any) -> Decimal:
-    """An amount as JSON gave it. Python reads more as a number than JSON writes: "1_0", " 1", other scripts' digits."""
-    if isinstance(given, str) and (not given.isascii() or "_" in given or given != given.strip()):
-        raise msgspec.ValidationError("Expected an amount such as 12.50")
-    return msgspec.convert(given, Decimal)
+def _unknown_fields(row: type[Struct], raw: dict[str, Any]) -> Iterator[Fault]:
+    """Each field that the row does not have, where there is no place to keep it."""
+    names = [field.encode_name for field in _fields(row)]
+    for name in [name for name in raw if name not in names]:
+        yield "unknown_field", f"there is no such field; there are {', '.join(names)}", f"/{_escape(name)}"
 
 
 def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -200,12 +229,19 @@ def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict
     names = {field.encode_name for field in _fields(row)}
     known = {name: value for name, value in raw.items() if name in names}
     extra = {name: value for name, value in raw.items() if name not in names}
-    if "items" in known:
+    if known.get("items"):
         split = [_split(OrderItem, item) for item in known["items"]]
         known["items"] = [item for item, _ in split]
         if any(unknown for _, unknown in split):
             extra["items"] = [unknown for _, unknown in split]
     return known, extra
+
+
+def _not_a_moment(given: Any, pointer: str) -> Fault:
+    example = "expected a time with its offset, such as 2026-01-31T12:00:00Z"
+    if isinstance(given, str):
+        return "invalid_value", f"{example}, got {given[:40]!r}", pointer
+    return "wrong_type", f"{example}, got {_json_type(given)}", pointer
 
 
 def _reason(exc: msgspec.ValidationError, pointer: str) -> Fault:

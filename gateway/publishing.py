@@ -20,7 +20,7 @@ from schemas.envelope import ROWS_REJECTED
 from schemas.errors import Rejected, Unavailable
 from schemas.rows import Entity
 
-_MAX_ERRORS: Final = 1_000
+MAX_ERRORS: Final = 1_000
 """Row errors in one answer; `errors_omitted` counts the others."""
 _MAX_LINES: Final = 100_000
 """Lines of a body; a short line costs a hundred times its bytes."""
@@ -75,8 +75,7 @@ class Publishing:
     ) -> None:
         self._state, self._tenant, self._entity, self._origin = request.state, tenant, entity, origin
         self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
-        traceparent = header(request, b"traceparent")
-        self._traceparent = traceparent.encode() if _TRACEPARENT.fullmatch(traceparent) else None
+        self._traceparent = traceparent_of(header(request, b"traceparent"))
         self._accepted_ms = time.time_ns() // 1_000_000
         self._sent: list[asyncio.Future[int]] = []
         self._answer = Answer([], 0, 0, [], 0)
@@ -107,7 +106,7 @@ class Publishing:
         if good:
             errors += self._send_rows(good, first, last)
         self._answer.rejected += len(part) - len(rows)
-        room = _MAX_ERRORS - len(self._answer.errors)
+        room = MAX_ERRORS - len(self._answer.errors)
         self._answer.errors += errors[:room]
         self._answer.errors_omitted += max(0, len(errors) - room)
         if errors:
@@ -221,6 +220,11 @@ def _rejected_rows(lines: dict[int, bytes], errors: parse.RowErrors) -> list[cod
 def _not_one_message() -> Problem:
     limits = f"{topics.MAX_ROWS} rows and {topics.MAX_MESSAGE_BYTES} bytes"
     return Problem(413, "too_many_rows", f"on_error=reject takes what fits one message: {limits}")
+
+
+def traceparent_of(header: str) -> bytes | None:
+    """The header, where it is one."""
+    return header.encode() if _TRACEPARENT.fullmatch(header) else None
 
 
 def unavailable(why: str) -> Problem:

@@ -7,7 +7,9 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.filters import FILTERS
 from gateway.operation import CSV, JSON, KEYS, NDJSON, TENANT, TENANT_CODES, Content, Operation, Said
 from gateway.parse import FieldError
+from schemas.movements import Kind
 from schemas.rows import Status
+from schemas.stock import MovementOutcome
 
 _DateTime = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 _Money = Annotated[str, Meta(examples=["39.90"], extra_json_schema={"pattern": r"^[0-9]+\.[0-9]{2}$"})]
@@ -93,6 +95,54 @@ class OrderPage(Struct):
     next_cursor: str | None
 
 
+class StockLevel(Struct):
+    """How much there is of a product."""
+
+    product_id: str
+    quantity: int
+    version: Annotated[int, Meta(description="Movements applied so far.")]
+    updated_at: _DateTime
+
+
+class StockPage(Struct):
+    """Levels by product."""
+
+    data: list[StockLevel]
+    next_cursor: str | None
+
+
+class SentMovement(Struct):
+    """A movement as it was sent."""
+
+    kind: Kind
+    quantity: int
+    event_id: Annotated[str | None, Meta(description="The sender's own id of the movement.")]
+    occurred_at: _DateTime | None
+    expected_quantity: int | None
+
+
+class StoredMovement(Struct):
+    """A movement of a product, and what became of it."""
+
+    outcome: MovementOutcome
+    code: Annotated[str | None, Meta(description="Why it was rejected.")]
+    quantity: Annotated[int, Meta(description="The level after it; of a duplicate, after the first.")]
+    version: Annotated[int, Meta(description="The level's version, likewise.")]
+    movement: SentMovement
+    event_id: Annotated[str, Meta(description="Of the message it came in, for GET …/events.")]
+    line: Annotated[int, Meta(description="In the body it came in; 0 where that is unknown.")]
+    logged_at: _DateTime
+    offset: Annotated[int, Meta(description="Where the message lies in its partition of topic `stock`.")]
+    row: Annotated[int, Meta(description="Where the movement stands in the message, from 0.")]
+
+
+class HistoryPage(Struct):
+    """Movements of a product, the newest first."""
+
+    data: list[StoredMovement]
+    next_cursor: str | None
+
+
 class Position(Struct):
     """Where a message lies in Kafka."""
 
@@ -147,7 +197,11 @@ _STORED: Final[dict[str, tuple[Any, Any, Any]]] = {
     "customers": (StoredCustomer, CustomerPage, list[StoredCustomer]),
     "products": (StoredProduct, ProductPage, list[StoredProduct]),
     "orders": (StoredOrder, OrderPage, list[StoredOrder]),
+    "stock": (StockLevel, StockPage, list[StockLevel]),
+    "stock_history": (StoredMovement, HistoryPage, list[StoredMovement]),
 }
+_LISTED: Final = ("customers", "products", "orders", "stock")
+"""Of which there is one by its id, too."""
 
 
 def _list(entity: str) -> Operation:
@@ -176,8 +230,9 @@ def _show(entity: str) -> Operation:
 
 
 READS: Final = {
-    **{f"GET {TENANT}/{entity}": _list(entity) for entity in _STORED},
-    **{f"GET {TENANT}/{entity}/{{record_id}}": _show(entity) for entity in _STORED},
+    **{f"GET {TENANT}/{entity}": _list(entity) for entity in _LISTED},
+    **{f"GET {TENANT}/{entity}/{{record_id}}": _show(entity) for entity in _LISTED},
+    f"GET {TENANT}/stock/{{record_id}}/history": _list("stock_history"),
     f"GET {TENANT}/events/{{event_id}}": Operation(
         "show_event",
         "Reads",

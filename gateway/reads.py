@@ -1,6 +1,6 @@
-"""GET /products, /customers, /orders: pages, one record, or all of it as a stream, and how fresh it is."""
+"""GET /products, /customers, /orders, /stock: pages, one record, or all of it as a stream, and how fresh it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -28,12 +28,23 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "products": ("product_id",),
     "customers": ("customer_id",),
     "orders": ("order_date", "external_order_id"),
+    "stock": ("product_id",),
+    "stock_history": ("offset", "row"),
 }
 _AFTER: Final = {
     "products": "product_id > {}",
     "customers": "customer_id > {}",
     "orders": "(order_date, external_order_id) < ({}, {})",
+    "stock": "product_id > {}",
+    "stock_history": "(log_offset, row_index) < ({}, {})",
 }
+_READ_KEY: Final[dict[str, tuple[Callable[[str], Any], ...]]] = {
+    "orders": (filters.moment, str),
+    "stock_history": (int, int),
+}
+"""How the parts of a key are read from a cursor, where they are not text."""
+_FRESH: Final = {"stock": (topics.STOCK_LEVELS, topics.OUTCOMES), "stock_history": (topics.OUTCOMES,)}
+"""The topics that a read's rows come from, where it is not `ingestion.unique`."""
 # JSON text never holds a control character: quoted and delimited by two of them, CSV is the text itself.
 _COPY_NDJSON: Final = SQL(
     "COPY (SELECT row_to_json(r) FROM ({}) r) TO STDOUT (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')"
@@ -80,6 +91,33 @@ async def order(request: Request) -> Response:
     return await _one(request, "orders")
 
 
+async def stock(request: Request) -> Response:
+    """List levels of stock, by product.
+
+    A page, or all of them as NDJSON or CSV, as Accept says.
+    """
+    return await _listing(request, "stock")
+
+
+async def stock_level(request: Request) -> Response:
+    """Show how much there is of a product.
+
+    The version counts the movements that were applied.
+    """
+    return await _one(request, "stock")
+
+
+async def stock_history(request: Request) -> Response:
+    """List what became of each movement of a product: why is this 3? The newest first
+
+    A page, or all of them as NDJSON or CSV, as Accept says.
+    """
+    product_id = filters.before_last_of_path(request, b"history")
+    if product_id is None:  # the slash before it came encoded: it is the product's own
+        return await stock_level(request)
+    return await _listing(request, "stock_history", product_id)
+
+
 # Merchants' ids may hold slashes, hence `path`.
 ROUTES: Final = (
     ("/products", products),
@@ -88,17 +126,23 @@ ROUTES: Final = (
     ("/customers/{record_id:path}", customer),
     ("/orders", orders),
     ("/orders/{record_id:path}", order),
+    ("/stock", stock),
+    ("/stock/{record_id:path}/history", stock_history),
+    ("/stock/{record_id:path}", stock_level),
 )
 
 
-async def _listing(request: Request, entity: str) -> Response:
+async def _listing(request: Request, entity: str, product_id: str | None = None) -> Response:
     """A page `{data, next_cursor}`, or all rows as NDJSON or CSV, as Accept says. Raises Problem."""
     tenant_id = authenticated(request).tenant_id
     media_type = accept.best(",".join(request.headers.getlist("accept")), (JSON, NDJSON, CSV))
     given = request.query_params
     values = filters.read(entity, given, _PAGING)
-    scope = [tenant_id, entity, sorted((name, sorted(map(str, several))) for name, several in values.items())]
+    asked = sorted((name, sorted(map(str, several))) for name, several in values.items())
+    scope = [tenant_id, entity, asked, *([] if product_id is None else [product_id])]
     where = filters.conditions(entity, tenant_id, values)
+    if product_id is not None:
+        where.append(SQL("product_id = {}").format(Literal(product_id)))
     if "cursor" in given:
         where.append(_after(entity, cursors.decode(scope, given["cursor"], len(_KEYS[entity]))))
     limit = _limit(given.get("limit"), _MAX_PAGE if media_type == JSON else _MAX_LIMIT)
@@ -109,7 +153,7 @@ async def _listing(request: Request, entity: str) -> Response:
     query = Query(
         tenant_id,
         copy=(_COPY_NDJSON if media_type == NDJSON else _COPY_CSV).format(rows),
-        first=_applied_up_to(request, tenant_id),
+        first=_applied_up_to(request, tenant_id, entity),
         line_end=b"\n" if media_type == NDJSON else b"\r\n",
     )
     return Streamed(request.state.streams, query, media_type, _headers)
@@ -122,10 +166,10 @@ async def _page(
     key = SQL(", ").join(SQL("r.{}").format(Identifier(name)) for name in _KEYS[entity])
     query = SQL("SELECT row_to_json(r)::text, {} FROM ({}) r").format(key, rows)
     async with reading(request, tenant_id) as db:
-        headers = _headers(await _first(db, _applied_up_to(request, tenant_id)))
+        headers = _headers(await _first(db, _applied_up_to(request, tenant_id, entity)))
         found = await (await db.execute(query)).fetchall()
     more, found = len(found) > limit, found[:limit]
-    cursor = cursors.encode(scope, list(found[-1][1:])) if more else None
+    cursor = cursors.encode(scope, [_text(part) for part in found[-1][1:]]) if more else None
     data = ",".join(row[0] for row in found).encode()
     body = b'{"data":[' + data + b'],"next_cursor":' + msgspec.json.encode(cursor) + b"}"
     return Response(body, headers=headers, media_type=JSON)
@@ -138,7 +182,7 @@ async def _one(request: Request, entity: str) -> Response:
     where = [SQL("{} = {}").format(Identifier(_KEYS[entity][-1]), Literal(filters.last_of_path(request)))]
     query = SQL("SELECT row_to_json(r)::text FROM ({}) r").format(select(entity, tenant_id, where, None))
     async with reading(request, tenant_id) as db:
-        headers = _headers(await _first(db, _applied_up_to(request, tenant_id)))
+        headers = _headers(await _first(db, _applied_up_to(request, tenant_id, entity)))
         found = await _first(db, query)
     if found is None:
         raise Problem(404, "not_found", f"none of the {entity} has this id, or it is not applied yet")
@@ -156,13 +200,15 @@ def select(entity: str, tenant_id: str, where: Sequence[Composable], limit: int 
 
 def _after(entity: str, key: list[str]) -> Composed:
     """The condition of coming after this key. Raises Problem 400 for a forged one."""
-    parts: list[Any] = list(key)
-    if entity == "orders":
-        try:
-            parts[0] = filters.moment(key[0])
-        except ValueError as exc:
-            raise filters.bad("cursor", "cursor takes the next_cursor of the page before, whole") from exc
+    try:
+        parts = [read(part) for read, part in zip(_READ_KEY.get(entity, (str,)), key, strict=True)]
+    except ValueError as exc:
+        raise filters.bad("cursor", "cursor takes the next_cursor of the page before, whole") from exc
     return SQL(_AFTER[entity]).format(*map(Literal, parts))
+
+
+def _text(part: Any) -> Any:
+    return str(part) if isinstance(part, int) else part
 
 
 def _limit(given: str | None, most: int) -> int | None:
@@ -173,13 +219,16 @@ def _limit(given: str | None, most: int) -> int | None:
     return int(given)
 
 
-def _applied_up_to(request: Request, tenant_id: str) -> Composed | None:
+def _applied_up_to(request: Request, tenant_id: str, entity: str) -> Composed | None:
     """The query for how far the tenant's partition is applied; None while Kafka has not said how many there are."""
     if (partitions := request.state.kafka.partitions) is None:
         return None
-    topic = request.state.settings.named(topics.INGESTION_UNIQUE)
+    read = [request.state.settings.named(name) for name in _FRESH.get(entity, (topics.INGESTION_UNIQUE,))]
     partition = topics.partition_of(topics.partition_key(tenant_id), partitions)
-    return SQL("SELECT applied_up_to FROM sink_offsets WHERE topic = {} AND partition = {}").format(topic, partition)
+    return SQL(
+        "SELECT CASE count(applied_up_to) WHEN {} THEN min(applied_up_to) END FROM sink_offsets"
+        " WHERE topic IN ({}) AND partition = {}"
+    ).format(len(read), SQL(", ").join(map(Literal, read)), partition)
 
 
 async def _first(db: Db, query: Composed | None) -> Any:

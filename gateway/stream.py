@@ -167,12 +167,12 @@ class Streamed(Response):
         with self._streams.place(self._query.tenant_id):
             reading = Reading(self._streams, self._query)
             sending = asyncio.create_task(self._send(reading, scope, send))
-            gone = asyncio.create_task(_gone(receive))
+            leaving = asyncio.create_task(gone(receive))
             try:
-                await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 sending.cancel()
-                gone.cancel()
+                leaving.cancel()
                 await asyncio.wait({sending})
                 await reading.stop()
         if not sending.cancelled():
@@ -204,6 +204,7 @@ class Streamed(Response):
             scope["extensions"]["tillstream.abort"]["abort"]()
 
 
-async def _gone(receive: Receive) -> None:
+async def gone(receive: Receive) -> None:
+    """Return when the client has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -5,13 +5,17 @@ confluent-kafka's own AIOProducer refuses headers; a poll thread and `call_soon_
 
 import asyncio
 import threading
-import time
+import weakref
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Final, Self
 
 import confluent_kafka
 
-from schemas import codec, envelope, metrics, topics
+from producers.batches import Batch, Batches, batch_of
+from producers.registry import Registry
+from producers.rows import Row, encoded, kind_of
+from schemas import metrics, topics
 from schemas.envelope import Headers
 from schemas.errors import Rejected, Unavailable
 from schemas.settings import Settings
@@ -21,6 +25,8 @@ _TOO_LARGE: Final = {
     confluent_kafka.KafkaError.INVALID_MSG_SIZE,
     confluent_kafka.KafkaError.RECORD_LIST_TOO_LARGE,
 }
+_REGISTRY_PATIENCE_S: Final = 5.0
+"""What a registry that is away may hold up a start; until it answers nothing is sent."""
 
 
 def config(settings: Settings) -> dict[str, object]:
@@ -51,7 +57,11 @@ class Producer:
                 "error_cb": self._on_error,
             }
         )
-        self._ingestion = settings.named(topics.INGESTION)
+        self._named = settings.named
+        self._registry = Registry(settings.schema_registry_url) if settings.schema_registry_url else None
+        self._registering: asyncio.Task[None] | None = None
+        self._longest_s = settings.delivery_timeout_s + 1
+        self._sent: weakref.WeakSet[asyncio.Future[int]] = weakref.WeakSet()
         self._stopping = threading.Event()
         self._poller = threading.Thread(target=self._poll, name="producer-poll", daemon=True)
         self.last_error: str | None = None
@@ -59,14 +69,30 @@ class Producer:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._poller.start()
+        if self._registry is not None:
+            self._registering = asyncio.create_task(self._registry.register())
+            await asyncio.wait({self._registering}, timeout=_REGISTRY_PATIENCE_S)
+            if self._registering.done():
+                self._registering.result()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        await asyncio.to_thread(self._kafka.flush, 10)
+        """Wait for what was sent. Raises what `send` does where a message was not taken and nobody waited for it."""
+        if self._registering is not None:
+            self._registering.cancel()
+        waiting = [sent for sent in self._sent if not sent.done()]
+        left = await asyncio.to_thread(self._kafka.flush, self._longest_s)
         self._stopping.set()
         await asyncio.to_thread(self._poller.join)
+        if kind is not None:
+            return
+        for sent in waiting:
+            if sent.done() and not sent.cancelled():
+                sent.result()
+        if left:
+            raise Unavailable(f"Kafka did not acknowledge {left} messages")
 
     def send(
         self,
@@ -83,7 +109,10 @@ class Producer:
         it in time: it may have landed all the same, so send it again under the same event id. Raises Unavailable at
         once when too many bytes wait already.
         """
+        if self._registry is not None and value is not None:
+            value = self._registry.framed(value)
         done: asyncio.Future[int] = self._loop.create_future()
+        self._sent.add(done)
 
         def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
             self._loop.call_soon_threadsafe(_settle, done, topic, error, message.offset())
@@ -101,33 +130,35 @@ class Producer:
         self,
         tenant_id: str,
         entity: str,
-        rows: list[codec.Record],
+        rows: Iterable[Row],
         *,
         event_id: str,
+        currency: str = "",
         source: str = "direct",
         traceparent: bytes | None = None,
     ) -> int:
-        """Publish 1 to 1,000 rows (physical records, see `schemas.rows`) as one message; return its offset.
+        """Publish 1 to 1,000 rows (see `producers.rows`) as one message; return its offset.
 
-        `event_id` is what protects a resend: give a batch the same id at every try. Errors as `send`, and Rejected
-        for rows of another shape.
+        `event_id` is what protects a resend: give a batch the same id at every try. `currency` is that of rows that
+        name none. Errors as `send`, and Rejected for a row that is wrong: then nothing is sent.
         """
-        type_ = f"tillstream.{entity}.v1"
-        if type_ not in envelope.BATCH_TYPES:
-            raise Rejected("unknown_entity", f"{entity!r} is none of customers, products, orders")
-        if not 1 <= len(rows) <= topics.MAX_ROWS:
-            raise Rejected("too_many_rows", f"a batch has 1 to {topics.MAX_ROWS} rows, not {len(rows)}")
-        value = codec.encode(type_, {"tenant_id": tenant_id, "rows": rows})
-        headers = envelope.headers_of(
-            event_id=event_id,
-            type=type_,
-            source=source,
-            accepted_ms=time.time_ns() // 1_000_000,
-            rows=len(rows),
-            value=value,
-            traceparent=traceparent,
-        )
-        return await self.send(self._ingestion, topics.partition_key(tenant_id), value, headers)
+        kind = kind_of(entity)
+        parts = [encoded(kind.entity, row, line, currency) for line, row in enumerate(rows, start=1)]
+        return await self.send_batch(batch_of(kind, tenant_id, parts, event_id, source, traceparent))
+
+    def send_batch(self, batch: Batch) -> "asyncio.Future[int]":
+        """`send` a batch."""
+        return self.send(self._named(batch.topic), batch.key, batch.value, batch.headers)
+
+    def batches(self, *, name: str | None = None, linger_s: float | None = 1.0, source: str = "direct") -> Batches:
+        """Gather rows that come one at a time into messages of at most 1,000 rows and 900 KB.
+
+        A message goes when it is full, when its first row has waited `linger_s`, or at the end of the block. Its event
+        id is made of `name` (a random one where there is none) and of the numbers of its rows, tenant by tenant. With
+        a `name` of your own and `linger_s=None` the same rows make the same messages in another process too, which
+        are then known as sent already.
+        """
+        return Batches(self.send_batch, name, linger_s, source)
 
     def _poll(self) -> None:
         while not self._stopping.is_set():

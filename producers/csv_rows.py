@@ -2,7 +2,8 @@
 
 Excel writes `;` or `,` or tabs with the user's language, and cp1252 unless it is told otherwise. Cells stay text, which
 the gateway reads as numbers and times where those belong. What means something else in a cell is put right: empty cells
-are left out, `active` takes words for true and false, money may have a decimal comma, `items` are JSON.
+are left out, `active` takes words for true and false, money may have a decimal comma, `items` are JSON, quantities of
+stock are numbers.
 """
 
 import codecs
@@ -28,6 +29,8 @@ _TRUTH: Final = {
 _MONEY: Final = {"price", "total_amount"}
 _DECIMAL_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]{1,2}")
 _NESTED: Final = {"items", "attributes"}
+_WHOLE: Final = {"quantity", "expected_quantity"}
+_DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 class Csv:
@@ -99,6 +102,8 @@ def _value(name: str, cell: str) -> Any:
         return _TRUTH.get(cell.strip().lower(), cell)
     if name in _MONEY and _DECIMAL_COMMA.fullmatch(cell.strip()):
         return cell.strip().replace(",", ".")
+    if name in _WHOLE and _DIGITS.fullmatch(cell.strip()):
+        return int(cell)
     if name in _NESTED:
         try:
             return msgspec.json.decode(cell)

@@ -59,11 +59,13 @@ class Limits(Struct, frozen=True):
 class Policies(Struct, frozen=True):
     """What rows must be: `currencies` they may name (none: any), what an order's total must be to the sum of its items.
 
-    `order_totals` is one of ORDER_TOTALS: "exact", "at_least" (shipping or tax come on top), or "any".
+    `order_totals` is one of ORDER_TOTALS: "exact", "at_least" (shipping or tax come on top), or "any". With `oversell`
+    a level of stock may fall below zero.
     """
 
     currencies: tuple[str, ...] = ()
     order_totals: str = "exact"
+    oversell: bool = False
 
 
 class Tenant(Struct, frozen=True):
@@ -186,5 +188,5 @@ def decode(value: bytes) -> Tenant:
         record["currency"],
         tuple(ApiKey(**key) for key in record["keys"]),
         Limits(**record["limits"]),
-        Policies(tuple(policies["currencies"]), policies["order_totals"]),
+        Policies(tuple(policies["currencies"]), policies["order_totals"], policies["oversell"]),
     )

@@ -5,7 +5,7 @@ so that readers could not tell. Writers therefore take turns: each change is a t
 and beginning one fences every other (KIP-98). Who was fenced has written nothing, and begins again.
 
 Policies decide what becomes of rows, so that they must stand in the log between the rows: the transaction that changes
-them also writes them to `ingestion`, on the tenant's partition.
+them also writes them to `ingestion`, or where they are about stock to `stock`, on the tenant's partition.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ from producers.tenant import (
     with_revoked_key,
     with_rotated_keys,
 )
-from schemas import codec, envelope, topics
+from schemas import codec, envelope, stock, topics
 from schemas.errors import Unavailable, Undecodable
 from schemas.settings import Settings
 
@@ -151,7 +151,7 @@ def _begin(settings: Settings, tenants: int) -> confluent_kafka.Producer:
         config(settings)
         | {
             "transactional.id": settings.named(_WRITER),
-            # A writer that died hides later records, those of `ingestion` too, until then or until the next writer.
+            # A writer that died hides later records, also of `ingestion` and `stock`, until then or the next writer.
             "transaction.timeout.ms": round(1000 * min(longest, _MAX_TRANSACTION_S)),
             "logger": _unheard,
         }
@@ -170,9 +170,12 @@ def _produce(
 ) -> None:
     """Send a tenant, and its policies to where its rows are when they are other than before."""
     said = [(topics.TENANTS, TYPE, encode(tenant))]
-    if tenant.policies != before:
-        record = {"tenant_id": tenant.tenant_id} | asdict(tenant.policies)
+    now = tenant.policies
+    record = {"tenant_id": tenant.tenant_id} | asdict(now)
+    if (now.currencies, now.order_totals) != (before.currencies, before.order_totals):
         said.append((topics.INGESTION, envelope.INGESTION_POLICY, codec.encode(envelope.INGESTION_POLICY, record)))
+    if now.oversell != before.oversell:
+        said.append((topics.STOCK, stock.POLICY, codec.encode(stock.POLICY, record)))
     for topic, type_, value in said:
         headers = envelope.headers_of(
             event_id=str(uuid.uuid4()),

@@ -20,6 +20,7 @@ RATE_LIMIT_UNCHECKED = Counter(
     "tillstream_rate_limit_unchecked_total", "Counts left out because the shared store of rate limits was away."
 )
 STREAMS = Gauge("tillstream_read_streams", "Reads that are streamed now.")
+WAITING = Gauge("tillstream_waiting_requests", "Requests that wait for what becomes of their event.")
 TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 
 # every producer
@@ -28,6 +29,8 @@ PRODUCE_ERRORS = Counter("tillstream_produce_errors_total", "Messages that Kafka
 
 # streams
 STEPS = Counter("tillstream_steps_total", "Messages decided, by what became of them.", ["topic", "decision"])
+PRICES_JUDGED = Counter("tillstream_prices_judged_total", "Price changes and decisions by their verdict.", ["status"])
+PRICE_FINDINGS = Counter("tillstream_price_findings_total", "What was found about prices, by detector.", ["finding"])
 FLUSH_SECONDS = Histogram("tillstream_flush_seconds", "Time of one transaction.", buckets=_SECONDS)
 FLUSH_MESSAGES = Histogram(
     "tillstream_flush_messages",
@@ -52,4 +55,7 @@ FRESHNESS_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 SINK_WAITS = Counter("tillstream_sink_waits_total", "Times a sink waited for PostgreSQL to come back.")
+REGISTRY_WAITS = Counter(
+    "tillstream_registry_waits_total", "Times a message waited for the schema registry to come back."
+)
 DEAD_LETTERED = Counter("tillstream_dead_letters_total", "Messages dead-lettered.", ["reason"])

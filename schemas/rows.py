@@ -5,20 +5,27 @@ cents as two's complement bytes, times in microseconds since 1970.
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
-from functools import lru_cache
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from schemas.codec import Record, row_writer
-from schemas.errors import Rejected
+from schemas.values import EPOCH, amount, currency_code, identifier, micros
 
-Identifier = Annotated[str, Meta(min_length=1, max_length=100, description="The merchant's own string.")]
+# Its ends are looked at in `identifier`, the currency in `currency_code`: a pattern costs msgspec half a row.
+Identifier = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=100,
+        description="The merchant's own string, without whitespace at its ends.",
+        extra_json_schema={"pattern": r"^\S([\s\S]*\S)?$"},
+    ),
+]
 Text = Annotated[str, Meta(max_length=500)]
-# Looked at in `currency`: a pattern costs msgspec as much as half a row.
 Currency = Annotated[
     str,
     Meta(min_length=3, max_length=3, description="ISO 4217 code.", extra_json_schema={"pattern": "^[A-Z]{3}$"}),
@@ -26,11 +33,11 @@ Currency = Annotated[
 Money = Annotated[
     msgspec.Raw,
     Meta(
-        description="A decimal string, or a number, with at most 2 decimals.",
+        description="A number, or one as a string (without sign and exponent), with at most 2 decimals.",
         examples=["12.50"],
         extra_json_schema={
             "type": ["string", "number"],
-            "pattern": r"^[0-9]{1,10}(\.[0-9]{1,2})?$",
+            "pattern": r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,2}0*)?$",
             "minimum": 0,
             "maximum": 9999999999.99,
         },
@@ -45,20 +52,6 @@ Version = Annotated[
 Attributes = Annotated[dict[str, Any], Meta(description="Whatever else there is; unknown fields join it.")]
 Status = Literal["pending", "paid", "processing", "shipped", "delivered", "cancelled", "refunded"]
 
-MAX_CENTS: Final = 10**12 - 1
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST_DAY: Final = 0
-_MICROSECOND: Final = timedelta(microseconds=1)
-_LAST_DAY: Final = (datetime(2200, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
-
-
-class Invalid(Rejected):
-    """A field of a row is wrong; `pointer` is its JSON pointer (RFC 6901)."""
-
-    def __init__(self, code: str, pointer: str, detail: str) -> None:
-        super().__init__(code, detail)
-        self.pointer = pointer
-
 
 class Row(Struct, forbid_unknown_fields=True, gc=False):
     """Base of all rows; unknown fields take the slower path that keeps them."""
@@ -72,7 +65,7 @@ class Customer(Row):
     name: Text | None = None
     phone: Annotated[str, Meta(max_length=50)] | None = None
     country: Annotated[str, Meta(max_length=60)] | None = None
-    attributes: Attributes | UnsetType = UNSET
+    attributes: Attributes | UnsetType | None = UNSET
     updated_at: Version = None
 
 
@@ -86,7 +79,7 @@ class Product(Row):
     currency: Annotated[Currency | None, Meta(description="ISO 4217 code; the tenant's where absent.")] = None
     category: Text | None = None
     active: bool = True
-    attributes: Attributes | UnsetType = UNSET
+    attributes: Attributes | UnsetType | None = UNSET
     updated_at: Version = None
 
 
@@ -109,53 +102,8 @@ class Order(Row):
     customer_id: Identifier | None = None
     customer_name: Text | None = None
     customer_email: Annotated[str, Meta(max_length=320)] | None = None
-    items: Annotated[list[OrderItem], Meta(max_length=1_000)] = []
+    items: Annotated[list[OrderItem], Meta(max_length=1_000)] | None = []
     updated_at: Version = None
-
-
-@lru_cache(maxsize=65_536)  # the same prices come again and again
-def amount(raw: bytes) -> bytes:
-    """`money` of JSON. Raises Invalid, or msgspec.DecodeError for what is no number."""
-    digits = raw[1:-1] if raw[:1] == b'"' else raw
-    whole, _, decimals = digits.partition(b".")
-    if len(decimals) == 2 and whole.isdigit() and decimals.isdigit() and len(whole) <= 10:
-        cents = int(whole + decimals)  # as nearly all amounts are
-        return cents.to_bytes((cents.bit_length() + 8) >> 3, "big")
-    return money(msgspec.json.decode(raw, type=Decimal), "")
-
-
-def currency_code(text: str) -> str:
-    """The code. Raises Invalid when it is not three capitals."""
-    if not (len(text) == 3 and text.isascii() and text.isalpha() and text.isupper()):
-        raise Invalid("invalid_value", "/currency", f"expected three capital letters such as EUR, got {text!r}")
-    return text
-
-
-def money(value: Decimal, pointer: str) -> bytes:
-    """Cents as Avro's decimal bytes. Raises Invalid when negative, not finite, too large or finer than cents."""
-    cents = _cents(value, pointer)
-    if cents < 0:
-        raise Invalid("negative_amount", pointer, f"expected 0 or more, got {value}")
-    if cents > MAX_CENTS:
-        raise Invalid("out_of_range", pointer, "expected at most 9999999999.99")
-    return cents.to_bytes((cents.bit_length() + 8) >> 3, "big")
-
-
-def _cents(value: Decimal, pointer: str) -> int:
-    if not value.is_finite() or value.adjusted() > 12:  # before 1e999999 becomes an integer of a million digits
-        raise Invalid("out_of_range", pointer, "expected at most 9999999999.99")
-    cents = int(value.scaleb(2))
-    if Decimal(cents).scaleb(-2) != value:  # scaleb rounds to 28 digits, a comparison does not
-        raise Invalid("too_many_decimals", pointer, f"expected at most 2 decimals, got {value}")
-    return cents
-
-
-def micros(value: datetime, pointer: str) -> int:
-    """Microseconds since 1970. Raises Invalid for a moment outside 1970 to 2199."""
-    us = (value - _EPOCH) // _MICROSECOND
-    if not _FIRST_DAY <= us < _LAST_DAY:
-        raise Invalid("out_of_range", pointer, "expected a time from 1970 to 2199")
-    return us
 
 
 _encoder: Final = msgspec.json.Encoder(decimal_format="number")
@@ -176,13 +124,24 @@ _VALUES: Final = {
     "raw_payload": "json(extra) if extra else None",
     "updated_at": "None if r.updated_at is None else micros(r.updated_at, '/updated_at')",
     "order_date": "micros(r.order_date, '/order_date')",
+    "occurred_at": "None if r.occurred_at is None else micros(r.occurred_at, '/occurred_at')",
     "price": "amount(bytes(r.price))",
     "unit_price": "amount(bytes(r.unit_price))",
     "total_amount": "amount(bytes(r.total_amount))",
-    "sku": "r.sku or r.product_id",
+    "customer_id": "r.customer_id and id(r.customer_id)",
+    "external_order_id": "id(r.external_order_id)",
+    "product_id": "id(r.product_id)",
+    "sku": "id(r.sku) if r.sku else r.product_id",
 }
 """How a field of a row becomes what Avro takes, where it is not the struct's attribute as it is."""
-_NAMES: Final = {"attributes": _attributes, "json": _json, "micros": micros, "amount": amount, "code": currency_code}
+_NAMES: Final = {
+    "attributes": _attributes,
+    "json": _json,
+    "micros": micros,
+    "amount": amount,
+    "code": currency_code,
+    "id": identifier,
+}
 _CURRENCY: Final = {
     "orders": "code(r.currency)",
     "products": "code(r.currency) if r.currency else currency",
@@ -192,7 +151,7 @@ _CURRENCY: Final = {
 _NATURAL: Final = {"customers": "customer_id", "products": "product_id", "orders": "external_order_id"}
 _JSON_TEXT: Final = ("attributes", "raw_payload")
 _MONEY: Final = ("price", "total_amount", "unit_price")
-_TIMES: Final = ("updated_at", "order_date")
+TIMES: Final = ("updated_at", "order_date", "occurred_at")
 
 
 def natural_id(entity: str, record: Record) -> str:
@@ -212,7 +171,7 @@ def _shown(record: Record) -> dict[str, Any]:
             continue
         if name in _MONEY:
             shown[name] = _amount_shown(value)
-        elif name in _TIMES:
+        elif name in TIMES:
             shown[name] = _moment(value)
         elif name == "items":
             shown[name] = [_shown(item) for item in value]
@@ -231,7 +190,7 @@ def _amount_shown(raw: bytes) -> str:
 
 def _moment(us: int) -> str | int:
     try:
-        return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+        return (EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
     except OverflowError:  # a direct producer may send any long
         return us
 
@@ -246,25 +205,30 @@ def _raw(text: str) -> Any:
 
 
 class Entity(Struct, frozen=True):
-    """One kind of row: the struct that checks it, and the function that writes it.
+    """One kind of row: the struct that checks it, the type of a batch, and the function that writes a row of it.
 
     `encode(row, line, extra, currency)` gives the row's part of a batch for `codec.frame`; `extra` are the fields that
     the struct does not know, `currency` is the tenant's. It raises Invalid and msgspec.DecodeError.
     """
 
     name: str
-    row: type[Customer] | type[Product] | type[Order]
+    row: type[Row]
+    type: str
     encode: Callable[[Any, int, dict[str, Any], str], bytes]
-
-    @property
-    def type(self) -> str:
-        """CloudEvents type of a batch of these rows."""
-        return f"tillstream.{self.name}.v1"
+    keeps_unknown: bool = True
+    """Whether unknown fields are kept; else they are wrong."""
 
 
-def _entity(name: str, row: type[Customer] | type[Product] | type[Order]) -> Entity:
-    values = {**_VALUES, "currency": _CURRENCY[name]} if name in _CURRENCY else _VALUES
-    return Entity(name, row, row_writer(f"tillstream.{name}.v1", values, _NAMES))
+def entity_of(
+    name: str, row: type[Row], type_: str, values: dict[str, str], names: dict[str, Any], *, keeps_unknown: bool = False
+) -> Entity:
+    """A kind of row of which `values` say how fields become what Avro takes: see `codec.row_writer`."""
+    return Entity(name, row, type_, row_writer(type_, _VALUES | values, _NAMES | names), keeps_unknown)
+
+
+def _entity(name: str, row: type[Row]) -> Entity:
+    values = {"currency": _CURRENCY[name]} if name in _CURRENCY else {}
+    return entity_of(name, row, f"tillstream.{name}.v1", values, {}, keeps_unknown=True)
 
 
 ENTITIES: Final[dict[str, Entity]] = {

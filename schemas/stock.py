@@ -6,7 +6,7 @@ was not folded (duplicate, conflict, dead letter) has a plain Outcome there inst
 `ce_subject` of both is the id of the event.
 """
 
-from typing import Final
+from typing import Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -19,7 +19,8 @@ LEVEL: Final = "tillstream.stock-level.v1"
 OUTCOME: Final = "tillstream.stock-outcome.v1"
 STOCK_TYPES: Final = frozenset({MOVEMENTS, POLICY})
 KINDS: Final = ("received", "sold", "returned", "adjusted", "set")
-OUTCOMES: Final = ("applied", "superseded", "duplicate", "rejected")
+MovementOutcome = Literal["applied", "superseded", "duplicate", "rejected"]
+OUTCOMES: Final[tuple[str, ...]] = get_args(MovementOutcome)
 
 MAX_QUANTITY: Final = 10**15
 """The largest quantity and level, either sign: exact in JSON's numbers too."""

@@ -17,6 +17,10 @@ DEDUP_INGESTION: Final = "dedup.ingestion"
 STOCK: Final = "stock"
 STOCK_LEVELS: Final = "stock.levels"
 DEDUP_STOCK: Final = "dedup.stock"
+PRICES: Final = "prices"
+PRICES_CURRENT: Final = "prices.current"
+PRICES_VERDICTS: Final = "prices.verdicts"
+DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
 
@@ -66,6 +70,10 @@ CATALOGUE: Final[dict[str, Topic]] = {
         Topic(STOCK, retention_ms=30 * DAY_MS, source=True),
         Topic(STOCK_LEVELS, cleanup="compact"),
         Topic(DEDUP_STOCK, cleanup="compact,delete", retention_ms=7 * DAY_MS),
+        Topic(PRICES, retention_ms=30 * DAY_MS, source=True),
+        Topic(PRICES_CURRENT, cleanup="compact"),
+        Topic(PRICES_VERDICTS),
+        Topic(DEDUP_PRICES, cleanup="compact,delete", retention_ms=7 * DAY_MS),
         Topic(OUTCOMES),
         Topic(DEAD_LETTERS, retention_ms=90 * DAY_MS),
     )

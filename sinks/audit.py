@@ -12,12 +12,14 @@ from typing import Any, Final
 import confluent_kafka
 import psycopg
 
+from producers.registry import reading
 from schemas import codec, topics
 from schemas.envelope import Position, read, tenant_text
 from schemas.errors import Undecodable
 from schemas.settings import Settings
 
 OUTCOMES: Final = ("applied", "superseded", "duplicate", "conflict", "rejected")
+_SOURCES: Final = (topics.INGESTION, topics.STOCK)
 _LISTED: Final = 20
 
 
@@ -59,7 +61,11 @@ class Report:
 
 
 def audit(settings: Settings, *, wait_s: float = 0.0) -> Report:
-    """Compare log and ledger, again until nothing is in flight or `wait_s` seconds have passed."""
+    """Compare log and ledger, again until nothing is in flight or `wait_s` seconds have passed.
+
+    Raises Unavailable where the schema registry is needed and away.
+    """
+    reading(settings)
     deadline = time.monotonic() + wait_s
     while True:
         report = _compare(settings)
@@ -70,7 +76,6 @@ def audit(settings: Settings, *, wait_s: float = 0.0) -> Report:
 
 def _compare(settings: Settings) -> Report:
     report = Report()
-    topic = settings.named(topics.INGESTION)
     consumer = confluent_kafka.Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -83,8 +88,9 @@ def _compare(settings: Settings) -> Report:
     )
     try:
         with psycopg.connect(settings.database_url) as db:
-            for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
-                _compare_partition(report, consumer, db, topic, partition)
+            for topic in map(settings.named, _SOURCES):
+                for partition in sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions):
+                    _compare_partition(report, consumer, db, topic, partition)
     finally:
         consumer.close()
     return report

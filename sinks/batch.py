@@ -28,7 +28,7 @@ from schemas.rows import as_json, natural_id
 from sinks import meaning, policies, uploads
 
 StagedRow = tuple[Any, ...]
-_PG_EPOCH_US: Final = 946_684_800_000_000
+PG_EPOCH_US: Final = 946_684_800_000_000
 _NAMESPACE: Final = uuid.UUID("2d2ef1f0-3f4e-5c6b-8c59-0d6f4d7a1c55")
 
 
@@ -78,11 +78,18 @@ class Message:
 
 @dataclass(slots=True)
 class Batch:
-    """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms)."""
+    """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
+
+    `folded` are StockOutcomes, `levels` the last value of each key of `stock.levels`. `up_to` is when the newest source
+    message of a partition was appended, in ms, by topic and partition.
+    """
 
     messages: list[Message] = field(default_factory=list)
     outcomes: list[codec.Record] = field(default_factory=list)
     tenants: list[tuple[Tenant, int, int]] = field(default_factory=list)
+    folded: list[codec.Record] = field(default_factory=list)
+    levels: dict[bytes, bytes] = field(default_factory=dict)
+    up_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=4_096)
@@ -136,8 +143,8 @@ def _refused_by_gateway(index: int, row: codec.Record) -> RowError:
 
 def _stage(message: Message, rows: list[codec.Record], in_force: Policies) -> None:
     envelope = message.envelope
-    logged_us = envelope.src.time_ms * 1000 - _PG_EPOCH_US
-    accepted_us = min(envelope.accepted_ms * 1000 - _PG_EPOCH_US, logged_us)
+    logged_us = envelope.src.time_ms * 1000 - PG_EPOCH_US
+    accepted_us = min(envelope.accepted_ms * 1000 - PG_EPOCH_US, logged_us)
     stage, entity = _STAGE[envelope.entity], envelope.entity
     for index, row in enumerate(rows):
         if wrong := meaning.faults(entity, row, in_force):
@@ -145,7 +152,7 @@ def _stage(message: Message, rows: list[codec.Record], in_force: Policies) -> No
             continue
         updated = row["updated_at"]
         if updated is not None:
-            updated -= _PG_EPOCH_US
+            updated -= PG_EPOCH_US
         # A clock that runs fast, or a date in 2099, must not freeze a record: the broker's clock is the bound.
         version_at = accepted_us if updated is None else min(updated, logged_us)
         message.rows.append(stage(message, row, index, updated, (version_at, envelope.src.offset, index)))
@@ -193,7 +200,7 @@ def _order(
     return (
         tenant_id, natural, record_id(tenant_id, "order", natural), row["customer_id"], row["customer_name"],
         row["customer_email"], int.from_bytes(row["total_amount"], "big", signed=True), row["currency"],
-        row["order_status"], row["order_date"] - _PG_EPOCH_US, row["raw_payload"], updated, *version,
+        row["order_status"], row["order_date"] - PG_EPOCH_US, row["raw_payload"], updated, *version,
     )  # fmt: skip
 
 

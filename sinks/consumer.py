@@ -11,23 +11,21 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from producers.client import config
-from schemas import codec, metrics, topics
-from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Misconfigured, Unavailable, Undecodable
+from producers.registry import backoff
+from schemas import metrics, topics
+from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
-from sinks import faults, ledger, offsets, writer
-from sinks.batch import Batch, Message, prepare
+from sinks import faults, offsets, writer
+from sinks.batch import Batch
+from sinks.intake import Intake, count
 from sinks.offsets import Move
-from sinks.policies import InForce
-from sinks.records import Room, appended_ms, tenant_of
+from sinks.records import Room
 
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.OUTCOMES]
+TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
-_LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
 
 
@@ -40,7 +38,6 @@ class Sink:
         self._db: writer.Db | None = None
         self._stopping = threading.Event()
         self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
-        self._producer = confluent_kafka.Producer(config(settings))
         self._consumer = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": settings.kafka_bootstrap_servers,
@@ -56,10 +53,7 @@ class Sink:
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
-        self._outcomes = settings.named(topics.OUTCOMES)
-        self._tenants = settings.named(topics.TENANTS)
-        self._dead_letters = settings.named(topics.DEAD_LETTERS)
-        self._policies = InForce()
+        self._intake = Intake(settings, self._wait_for_registry)
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -79,12 +73,12 @@ class Sink:
                 records = self._read()
                 if records and assignment == self._assignment:
                     # Prepared while the batch before is being written.
-                    batch = self._prepare(records)
+                    batch = self._intake.prepare(records)
                     self._settle()
                 if assignment != self._assignment:
                     self._rewind()
                 elif records:
-                    self._writing = self._writer.submit(self._write, batch, self._moves(records))
+                    self._writing = self._writer.submit(self._write, batch, self._moves(records, batch))
             self._settle()
         finally:
             self._writer.shutdown()
@@ -99,11 +93,19 @@ class Sink:
     def _settle(self) -> None:
         """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
         while self._writing is not None and not wait({self._writing}, timeout=_PATIENCE_S).done:
-            partitions = self._consumer.assignment()
-            self._consumer.pause(partitions)
-            self._consumer.poll(0)
-            self._consumer.resume(partitions)
+            self._stay()
         self._finish()
+
+    def _stay(self) -> None:
+        partitions = self._consumer.assignment()
+        self._consumer.pause(partitions)
+        self._consumer.poll(0)
+        self._consumer.resume(partitions)
+
+    def _wait_for_registry(self, seconds: float) -> None:
+        self._stay()
+        if self._stopping.wait(seconds):
+            raise Unavailable("told to stop while the schema registry was away")
 
     def _finish(self) -> None:
         """Wait for the write under way, without polling; raises what it raised."""
@@ -123,10 +125,10 @@ class Sink:
         self._finish()
         self._assignment += 1
         logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
-                self._policies.load(self._connected())
+                self._intake.policies.load(self._connected())
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
@@ -180,7 +182,7 @@ class Sink:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
         unsure = False
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
@@ -191,59 +193,19 @@ class Sink:
                 self._wait_out(error, pause)
                 unsure = True
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
-        _count(batch.messages)
+        count(batch)
 
-    def _prepare(self, records: list[confluent_kafka.Message]) -> Batch:
-        batch = Batch()
-        for record in records:
-            at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
-            match record.topic():
-                case self._outcomes:
-                    batch.outcomes.append(codec.decode("tillstream.outcome.v1", record.value()))
-                case self._tenants:
-                    batch.tenants += tenant_of(record, at)
-                case _:
-                    message = prepare(record.key(), record.value(), record.headers(), at, self._policies.of)
-                    if message.policies is not None:
-                        self._policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
-                    if message.refused is not None:
-                        self._dead_letter(record, message, at)
-                    batch.messages.append(message)
-        if self._producer.flush(30):
-            # Not acknowledged: end without moving the offset, so that it is tried again.
-            raise confluent_kafka.KafkaException(
-                confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
-            )
-        return batch
-
-    def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
-        refused = message.refused
-        assert refused is not None
-        log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
-        metrics.DEAD_LETTERED.labels(refused.code).inc()
-        why = Undecodable(refused.code, refused.detail)
-        headers = dead_letter_headers(record.headers(), why, "sink", at)
-        self._producer.produce(
-            self._dead_letters,
-            record.value(),
-            record.key(),
-            at.partition,
-            headers=headers,
-            on_delivery=_must_land,
-        )
-
-    def _moves(self, records: list[confluent_kafka.Message]) -> list[Move]:
-        last = {(record.topic(), record.partition()): record for record in records}
+    def _moves(self, records: list[confluent_kafka.Message], batch: Batch) -> list[Move]:
+        ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
         moves = []
-        for (topic, partition), record in sorted(last.items()):
-            expected, end = self._positions[topic, partition], record.offset() + 1
-            moves.append(Move(topic, partition, self._topic_ids[topic], expected, end, appended_ms(record)))
-            self._positions[topic, partition] = end
+        for at, end in sorted(ends.items()):
+            moves.append(Move(*at, self._topic_ids[at[0]], self._positions[at], end, batch.up_to.get(at)))
+            self._positions[at] = end
         return moves
 
     def _group(self) -> str:
         """A group a database: two that share one would each get the half of all partitions."""
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 return self._settings.named(f"{GROUP}-{offsets.database_id(self._connected())}")
             except psycopg.Error as error:
@@ -264,27 +226,3 @@ class Sink:
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
             raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
-
-
-def _backoff() -> Iterable[float]:
-    pause = 0.1
-    while True:
-        yield pause
-        pause = min(pause * 2, _LONGEST_WAIT_S)
-
-
-def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
-    if error is not None:
-        raise confluent_kafka.KafkaException(error)
-
-
-def _count(messages: list[Message]) -> None:
-    now_ms = time.time_ns() // 1_000_000
-    metrics.BATCH_ROWS.observe(sum(m.count for m in messages))
-    for message in messages:
-        entity = message.envelope.entity if message.refused is None else "unknown"
-        outcome, _, *numbers = ledger.counts(message)
-        for name, number in zip(("applied", "superseded", "duplicate", "rejected"), numbers, strict=True):
-            metrics.ROWS_WRITTEN.labels(entity, name).inc(number)
-        if outcome == "applied":
-            metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - message.envelope.accepted_ms) / 1000)

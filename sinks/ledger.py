@@ -1,13 +1,16 @@
 """The ledger: a line an accepted message, and its rows that were refused."""
 
+from collections import Counter
+from collections.abc import Iterator
 from typing import Any, Final
 from uuid import UUID
 
 import psycopg
 from psycopg.types.json import Jsonb
 
-from schemas import codec
+from schemas import codec, stock
 from schemas.envelope import Envelope
+from schemas.movements import pointer, sent
 from sinks.batch import Message, RowError
 from sinks.sql import statement
 
@@ -19,15 +22,19 @@ _KEPT: Final = 10_000
 """Characters kept of a refused row."""
 
 
-def write(db: Db, messages: list[Message], outcomes: list[codec.Record]) -> None:
-    """Add the lines of these messages and of what streams did not send on."""
-    lines = [_line(message) for message in messages] + [_outcome_line(outcome) for outcome in outcomes]
+def write(db: Db, messages: list[Message], outcomes: list[codec.Record], folded: list[codec.Record]) -> None:
+    """Add the lines of these messages, of what streams did not send on, and of stock that they folded."""
+    lines = [
+        *map(_line, messages),
+        *map(_outcome_line, outcomes),
+        *map(_folded_line, folded),
+    ]
     if lines:
         db.execute(statement("insert_ledger"), [list(column) for column in zip(*lines, strict=True)])
     errors = [_error(m, error) for m in messages if not m.duplicate for error in (*m.invalid, *m.errors)]
+    errors += [error for outcome in folded for error in _rejected_movements(outcome)]
     if errors:
-        with db.cursor() as cursor:
-            cursor.executemany(statement("insert_row_errors"), errors)
+        db.execute(statement("insert_row_errors"), [list(column) for column in zip(*errors, strict=True)])
 
 
 def counts(message: Message) -> tuple[str, int, int, int, int, int]:
@@ -41,6 +48,13 @@ def counts(message: Message) -> tuple[str, int, int, int, int, int]:
     rejected = len(message.errors) + (len(message.invalid) if message.count else 0)
     superseded = message.count - message.applied - rejected
     return "applied", rows, message.applied, superseded, message.envelope.trimmed, rejected
+
+
+def folded_counts(outcome: codec.Record) -> tuple[int, int, int, int, int]:
+    """Movements of a StockOutcome, and those applied, superseded, duplicate and rejected: each counts for itself."""
+    counted = Counter([one["outcome"] for one in outcome["movements"]])
+    applied, superseded, duplicate, rejected = (counted[name] for name in stock.OUTCOMES)
+    return len(outcome["movements"]), applied, superseded, duplicate, rejected
 
 
 def _line(message: Message) -> Line:
@@ -71,6 +85,26 @@ def _outcome_line(outcome: codec.Record) -> Line:
         rows * (kind == "rejected"), outcome["code"], outcome["detail"], outcome["accepted_ms"], outcome["time_ms"],
         _uuid(outcome["request_id"]), None, None, None, None, _uuid(outcome["upload_id"]), outcome["chunk"],
     )  # fmt: skip
+
+
+def _folded_line(outcome: codec.Record) -> Line:
+    rows, applied, superseded, duplicate, rejected = folded_counts(outcome)
+    return (
+        outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"], outcome["event_id"],
+        outcome["type"], "applied", rows, applied, superseded, duplicate, 0, rejected, None, None,
+        outcome["accepted_ms"], outcome["time_ms"], _uuid(outcome["request_id"]), *(None,) * 6,
+    )  # fmt: skip
+
+
+def _rejected_movements(outcome: codec.Record) -> Iterator[Line]:
+    at = (outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"])
+    for index, one in enumerate(outcome["movements"]):
+        if one["outcome"] == "rejected":
+            code, movement = one["code"], one["movement"]
+            yield (
+                *at, index, movement["line"], code, stock.reason(one), _storable(movement["product_id"]), "sink",
+                pointer(code), None, _storable(sent(movement)),
+            )  # fmt: skip
 
 
 def _uuid(text: str | None) -> UUID | None:

@@ -40,10 +40,9 @@ def tenant_of(record: confluent_kafka.Message, at: Position) -> list[tuple[Tenan
         return []
 
 
-def appended_ms(record: confluent_kafka.Message) -> int | None:
-    """When the source of a forwarded message was appended."""
-    src = dict(record.headers() or ()).get("ts-src")
-    return None if src is None else Position.parse(src).time_ms
+def type_of(record: confluent_kafka.Message) -> str:
+    """The `ce_type` of a record, which streams wrote."""
+    return str(dict(record.headers() or ())["ce_type"], "ascii")
 
 
 def _declared_rows(record: confluent_kafka.Message) -> int:

@@ -1,1 +1,1 @@
-"""Stream processors on Faust: dedup now; stock and prices move in beside it."""
+"""Stream processors on Faust, an agent a source topic: dedup of ingestion, stock, prices."""

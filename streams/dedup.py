@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from schemas.codec import Record
 from schemas.envelope import (
     BATCH_TYPES,
     NAMESPACE,
@@ -128,6 +129,15 @@ def decide_part(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, E
 def covers(lines: Lines, request: Request) -> bool:
     """Whether all lines of a part are among these."""
     return any(begin <= request.first and request.last <= end for begin, end in lines)
+
+
+def trim(batch: Record, name: str, known: Lines) -> int:
+    """Take the rows out of a batch whose lines have come; return how many. Without known lines nothing is taken."""
+    if not known:
+        return 0
+    rows = batch[name]
+    batch[name] = [row for row in rows if not any(begin <= row["line"] <= end for begin, end in known)]
+    return len(rows) - len(batch[name])
 
 
 def _merged(lines: Lines) -> Lines:

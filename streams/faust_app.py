@@ -10,6 +10,7 @@ import faust
 from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
+from producers.registry import Registry, reading
 from schemas.settings import Settings
 from streams.steps import Steps
 from streams.tables import Table
@@ -84,6 +85,12 @@ class App(faust.App):
     steps: Steps
     forgetful: list[Table]
     """Tables of ids that are forgotten in time."""
+    registry: Registry | None
+
+    async def schema_known(self, value: bytes | None) -> None:
+        """Wait until what the schema id in a value means is known, so that a step need not ask the registry."""
+        if self.registry is not None:
+            await self.registry.learned(value)
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
@@ -114,6 +121,7 @@ def new_app(settings: Settings, partitions: int) -> App:
     app.settings = settings
     app.steps = Steps(app_id, settings)
     app.forgetful = []
+    app.registry = reading(settings)
     return app
 
 

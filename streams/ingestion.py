@@ -29,6 +29,7 @@ def install(app: App, partitions: int) -> None:
         """ingestion -> ingestion.unique, each event once; the rest becomes an outcome or a dead letter."""
         stream = stream.noack()
         async for event in stream.events():
+            await app.schema_known(event.message.value)
             with app.steps.of(event, stream.ack) as step:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):
@@ -81,9 +82,7 @@ def _send_unknown(step: Step, envelope: Envelope, known: dedup.Lines) -> None:
     batch = codec.decode(envelope.type, message.value)
     refused = envelope.type == ROWS_REJECTED
     name = "rejected" if refused else "rows"
-    rows = batch[name]
-    batch[name] = [row for row in rows if not any(begin <= row["line"] <= end for begin, end in known)]
-    left = 0 if refused else len(batch[name])
-    trimmed = 0 if refused else len(rows) - left
+    trimmed = dedup.trim(batch, name, known)
+    left, trimmed = (0, 0) if refused else (len(batch[name]), trimmed)
     headers = forwarded(message.headers, envelope, rows=left, trimmed=trimmed)
     step.send(topics.INGESTION_UNIQUE, message.key, codec.encode(envelope.type, batch), headers)

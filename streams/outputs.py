@@ -87,8 +87,16 @@ def repeated(step: Step, tenant_id: str, envelope: Envelope, decision: Decision,
     outcome(step, tenant_id, envelope, str(decision), str(decision), detail, first.offset)
 
 
-def send_outcome(step: Step, tenant_id: str, envelope: Envelope, type_: str, rows: int, value: bytes) -> None:
-    """Send a value to `outcomes`, under headers that say which event it is about."""
+def send_outcome(
+    step: Step,
+    tenant_id: str,
+    envelope: Envelope,
+    type_: str,
+    rows: int,
+    value: bytes,
+    topic: str = topics.OUTCOMES,
+) -> None:
+    """Send what became of a message, under headers that say which event it is about."""
     src = envelope.src
     headers = headers_of(
         event_id=f"{src.topic}/{src.partition}/{src.offset}",
@@ -100,7 +108,7 @@ def send_outcome(step: Step, tenant_id: str, envelope: Envelope, type_: str, row
         traceparent=envelope.traceparent,
         subject=envelope.event_id,
     )
-    step.send(topics.OUTCOMES, topics.partition_key(tenant_id), value, headers)
+    step.send(topic, topics.partition_key(tenant_id), value, headers)
 
 
 def dead_letter(step: Step, why: Undecodable, in_step: str) -> None:

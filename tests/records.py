@@ -36,7 +36,20 @@ INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantit
 SELECT %(tenant)s, 'A-' || n, item, 'P-' || (n * 31 + item * 17) %% 1000 + 1, item + 1, 12.5
 FROM generate_series(1, %(rows)s::bigint) n, generate_series(0, 1) item WHERE item = 0 OR n %% 3 > 0
 """
+_STOCK = """
+INSERT INTO stock_levels (tenant_id, product_id, quantity, version, updated_at, source_offset)
+SELECT %(tenant)s, 'P-' || n, n %% 1000, n, now(), n FROM generate_series(1, %(rows)s::bigint) n
+"""
+_MOVEMENTS = """
+INSERT INTO stock_movements (tenant_id, product_id, log_offset, row_index, line, event_id, kind, moved, logged_at,
+                             outcome, quantity, version)
+SELECT %(tenant)s, 'P-' || n %% 100, n / 500, n %% 500, 1, 'e', 'received', 1, now(),
+       CASE n %% 7 WHEN 0 THEN 'rejected' ELSE 'applied' END, n, n
+FROM generate_series(1, %(rows)s::bigint) n
+"""
 _STATEMENTS = {
+    "stock": [_STOCK],
+    "movements": [_MOVEMENTS],
     "products": [_PRODUCTS],
     "customers": [_CUSTOMERS],
     "orders": [_ORDERS, _ITEMS],

@@ -23,8 +23,8 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
     with Pipeline.database() as url:
         with psycopg.connect(url, autocommit=True) as db:
             for tenant in ("one", TENANT, "three"):
-                fill(db, tenant, products=3_000, customers=5_000, orders=20_000)
-            db.execute("VACUUM ANALYZE products, customers, orders, order_items")
+                fill(db, tenant, products=3_000, customers=5_000, orders=20_000, stock=3_000, movements=20_000)
+            db.execute("VACUUM ANALYZE products, customers, orders, order_items, stock_levels, stock_movements")
         with psycopg.connect(credentials.reader_url(url, READER_PASSWORD)) as db:
             for name, value in (database.READING | {"app.tenant_id": TENANT}).items():
                 db.execute("SELECT set_config(%s, %s, false)", [name, value])
@@ -34,6 +34,8 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
 def plan(db: psycopg.Connection[Any], entity: str, query: str, limit: int | None) -> list[dict[str, Any]]:
     """The nodes of the plan of a read; an index by the name that its migration gave it."""
     where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
+    if entity == "stock_history":
+        where.append(SQL("product_id = 'P-7'").format())
     explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit))
     row = db.execute(explain).fetchone()
     assert row is not None
@@ -65,8 +67,12 @@ READS = [
     ("customers", "", {"customers_pkey"}),
     ("customers", "email=c9@example.com", {"customers_of_email"}),
     ("customers", "country=FR", {"customers_pkey"}),
+    ("stock", "", {"stock_levels_pkey"}),
+    ("stock", "product_id=P-7", {"stock_levels_pkey"}),
+    ("stock_history", "", {"stock_movements_pkey"}),
+    ("stock_history", "outcome=rejected", {"stock_movements_pkey"}),
 ]
-FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false"}
+FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false", "outcome=rejected"}
 """Reads that match so few rows here that they may be found first and then sorted."""
 
 

@@ -165,14 +165,14 @@ def test_a_patch_changes_what_it_names_and_null_is_the_default(one: httpx.Client
     url = f"{ADMIN}/{tenant}"
     body: dict[str, Any] = {
         "limits": {"requests_per_minute": 500},
-        "policies": {"currencies": ["USD", "EUR"], "order_totals": "at_least"},
+        "policies": {"currencies": ["USD", "EUR"], "order_totals": "at_least", "oversell": True},
     }
     said = one.patch(url, json=body).json()
     assert said["limits"] == {"requests_per_minute": 500, "product_events_per_minute": 0}
-    assert said["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "at_least"}
+    assert said["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "at_least", "oversell": True}
     said = one.patch(url, json={"limits": {"requests_per_minute": None}, "policies": {"currencies": None}}).json()
     assert said["limits"] == {"requests_per_minute": None, "product_events_per_minute": 0}
-    assert said["policies"] == {"currencies": [], "order_totals": "at_least"}
+    assert said["policies"] == {"currencies": [], "order_totals": "at_least", "oversell": True}
     said = one.patch(url, json={"limits": None, "policies": None, "name": "New"}).json()
     assert said["limits"] == {"requests_per_minute": None, "product_events_per_minute": None}
     assert (said["policies"]["order_totals"], said["name"]) == ("exact", "New")
@@ -225,6 +225,7 @@ NONSENSE: list[tuple[Any, int, str]] = [
     ({"tenant_id": "x", "currency": "eur"}, 422, "bad_currency"),
     ({"tenant_id": "x", "policies": {"currencies": ["EUR", "EURO"]}}, 422, "bad_currency"),
     ({"tenant_id": "x", "policies": {"order_totals": "roughly"}}, 422, "bad_order_totals"),
+    ({"tenant_id": "x", "policies": {"oversell": "yes"}}, 422, "bad_body"),
     ({"tenant_id": "x", "limits": {"requests_per_minute": -1}}, 422, "bad_limit"),
     ({"tenant_id": "x", "limits": {"requests_per_minute": 10**30}}, 422, "bad_limit"),
 ]
@@ -243,6 +244,9 @@ def test_nonsense_about_keys_and_pages_gets_a_sentence(one: httpx.Client) -> Non
     for limit in ("0", "-1", "x", "1001", "9" * 30, "", "1.5", "²"):
         problem(one.get(ADMIN, params={"limit": limit}), 400, "bad_parameter")
     assert one.get(ADMIN, params={"cursor": "\x00nonsense", "limit": 1}).status_code == 200
+    misspelled = one.get(ADMIN, params={"limits": 1})
+    assert (misspelled.status_code, misspelled.json()["code"]) == (400, "bad_parameter")
+    assert "it takes cursor, limit" in misspelled.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -329,14 +333,20 @@ def test_a_tenant_is_rotated_and_set_on_the_command_line(kafka: Pipeline) -> Non
     assert new.sha256 == tenants.digest(rotated["api_key"])
     assert old.expires_at is not None
     assert abs(old.expires_at - new.created_at - 86_400_000_000) < 1_000_000
-    done = kafka.cli("tenants", "set", "cli", "--requests-per-minute", "0", "--currencies", "EUR,USD", "--name", "New")
+    done = kafka.cli(
+        "tenants", "set", "cli", "--requests-per-minute", "0", "--currencies", "EUR,USD", "--name", "New", "--oversell"
+    )
     assert done.returncode == 0, done.stderr
     [listed] = [
         each for each in json.loads(kafka.cli("tenants", "list", "--json").stdout) if each["tenant_id"] == "cli"
     ]
     assert (listed["name"], listed["limits"]["requests_per_minute"]) == ("New", 0)
-    assert listed["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "exact"}
-    assert "until" in kafka.cli("tenants", "list").stdout
+    assert listed["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "exact", "oversell": True}
+    shown = kafka.cli("tenants", "list").stdout
+    assert "until" in shown
+    assert "oversells" in shown
+    again = json.loads(kafka.cli("tenants", "set", "cli", "--no-oversell", "--json").stdout)
+    assert again["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "exact", "oversell": False}
 
 
 def test_a_table_from_a_spreadsheet_is_loaded_and_its_keys_kept_from_others(

@@ -31,6 +31,10 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("GET", BASE + "/customers/{record_id:path}"): None,
     ("GET", BASE + "/orders"): None,
     ("GET", BASE + "/orders/{record_id:path}"): None,
+    ("POST", BASE + "/stock-events"): b'{"product_id": "P", "kind": "received", "quantity": 1}',
+    ("GET", BASE + "/stock"): None,
+    ("GET", BASE + "/stock/{record_id:path}"): None,
+    ("GET", BASE + "/stock/{record_id:path}/history"): None,
     ("POST", BASE + "/uploads"): b'{"entity": "orders"}',
     ("GET", BASE + "/uploads/{token}"): None,
     ("DELETE", BASE + "/uploads/{token}"): None,
@@ -64,6 +68,8 @@ ROWS = {
     "ledger": "%(mark)s, 0, 0, %(mark)s, 'tillstream.orders.v1', 'rejected', 1, 0, 0, 0, 0, 1, %(mark)s, %(mark)s,"
     " now(), now()",
     "row_errors": "%(mark)s, 0, 0, 0, 1, 'invalid_value', %(mark)s, %(mark)s",
+    "stock_levels": "%(mark)s, 1, 1, now(), 0",
+    "stock_movements": "%(mark)s, 0, 0, 1, %(mark)s, %(mark)s, 'set', 1, NULL, NULL, now(), 'applied', NULL, 1, 1",
     "uploads": "gen_random_uuid(), 'orders', %(mark)s, now(), now()",
     "tenants": "%(mark)s, 'EUR', '{}', '{}', '[]', 1, now()",
 }

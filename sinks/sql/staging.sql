@@ -19,3 +19,11 @@ CREATE TEMP TABLE staged_order_items (
 CREATE TEMP TABLE applied_orders (
     tenant_id text, external_order_id text, version_offset bigint, version_row int, replaced boolean
 ) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE staged_stock_levels (
+    tenant_id text, product_id text, quantity bigint, version bigint, updated_at timestamptz, source_offset bigint
+) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE staged_stock_movements (
+    tenant_id text, product_id text, log_offset bigint, row_index int, line int, event_id text, movement_id text,
+    kind text, moved bigint, expected_quantity bigint, occurred_at timestamptz, logged_at timestamptz, outcome text,
+    code text, quantity bigint, version bigint
+) ON COMMIT DELETE ROWS;

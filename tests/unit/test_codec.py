@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas import codec
+from schemas import codec, prices
 from schemas.compiled import zigzag
 from schemas.errors import Rejected, Undecodable
 
@@ -69,7 +69,9 @@ a_tenant = st.fixed_dictionaries(
         "currency": text,
         "keys": st.lists(keys, max_size=3),
         "limits": st.fixed_dictionaries({"requests_per_minute": limits, "product_events_per_minute": limits}),
-        "policies": st.fixed_dictionaries({"currencies": st.lists(text, max_size=5), "order_totals": text}),
+        "policies": st.fixed_dictionaries(
+            {"currencies": st.lists(text, max_size=5), "order_totals": text, "oversell": st.booleans()}
+        ),
     }
 )
 
@@ -81,7 +83,52 @@ def test_records_in_records_and_arrays_of_strings_are_fastavros_bytes_too(tenant
     assert value == by_fastavro(type_, tenant)
     assert codec.decode(type_, value) == tenant
     required = {name: tenant[name] for name in ("tenant_id", "name", "currency", "keys")}
-    assert codec.decode(type_, codec.encode(type_, required))["policies"] == {"currencies": [], "order_totals": "exact"}
+    policies = {"currencies": [], "order_totals": "exact", "oversell": False}
+    assert codec.decode(type_, codec.encode(type_, required))["policies"] == policies
+
+
+moneys = st.none() | st.binary(max_size=8)
+a_finding = st.fixed_dictionaries({"name": text, "score": st.integers(1, 100), "reason": text})
+verdict = st.fixed_dictionaries(
+    {
+        "line": st.integers(0, 2**31 - 1),
+        "product_id": text,
+        "status": st.sampled_from(list(prices.Status)).map(str),
+        "findings": st.lists(a_finding, max_size=3),
+        "price_before": moneys,
+        "new_price": moneys,
+        "price_after": moneys,
+        "currency": st.none() | text,
+        "new_currency": st.none() | text,
+        "version": longs,
+        "occurred_at": longs,
+        "source": text,
+        "metadata": st.none() | text,
+        "event_id": st.none() | text,
+        "held_offset": st.none() | longs,
+        "floor": moneys,
+        "ceiling": moneys,
+    }
+)
+
+
+@given(st.lists(verdict, max_size=3), longs, longs, st.none() | text)
+def test_verdicts_are_fastavros_bytes_too(rows: list[Any], offset: int, time_ms: int, why: str | None) -> None:
+    at = {"type": "t", "topic": "prices", "partition": 3, "offset": offset, "time_ms": time_ms, "accepted_ms": time_ms}
+    said = {"event_id": "e", "request_id": why, "trimmed": 0, "breaker": why, "decided_by": why, "decision_reason": why}
+    batch = {"tenant_id": "t", "rows": rows, **at, **said}
+    value = codec.encode(prices.PRICE_VERDICTS, batch)
+    assert value == by_fastavro(prices.PRICE_VERDICTS, batch)
+    assert codec.decode(prices.PRICE_VERDICTS, value) == batch
+    assert codec.count_rows(prices.PRICE_VERDICTS, value, len(rows)) == len(rows)
+
+
+def test_the_words_of_verdicts_and_policies_are_those_of_their_schemas() -> None:
+    [verdicts], [policy] = (codec._catalogue()[0][type_] for type_ in (prices.PRICE_VERDICTS, prices.PRICE_POLICY))
+    row = {field["name"]: field["type"] for field in verdicts.declared["fields"][1]["type"]["items"]["fields"]}
+    assert row["status"]["symbols"] == list(prices.Status)
+    [action] = [field for field in policy.declared["fields"] if field["name"] == "actions"]
+    assert action["type"]["items"]["fields"][1]["type"]["symbols"] == list(prices.Action)
 
 
 @given(batches, st.data())
@@ -121,10 +168,38 @@ def test_omitted_optionals_are_their_defaults_and_omitted_others_are_named() -> 
 def test_confluents_framing_is_read_where_the_id_is_known() -> None:
     value = codec.encode(ORDERS, {"tenant_id": "t", "rows": []})
     framed = codec.CONFLUENT + (77).to_bytes(4, "big") + value[10:]
-    schema = (AVRO / "orders.v1" / "001.avsc").read_text()
-    assert codec.decode(ORDERS, framed, lambda schema_id: {77: schema}[schema_id]) == {"tenant_id": "t", "rows": []}
+    known = {77: codec.fingerprint_of((AVRO / "orders.v1" / "001.avsc").read_text()), 78: b""}
     with pytest.raises(Undecodable, match="no_registry"):
         codec.decode(ORDERS, framed)
+    codec.read_ids_with(known.get)
+    try:
+        assert codec.decode(ORDERS, framed) == {"tenant_id": "t", "rows": []}
+        for unknown in (78, 79):
+            with pytest.raises(Undecodable, match=f"unknown_schema: schema id {unknown}"):
+                codec.decode(ORDERS, codec.CONFLUENT + unknown.to_bytes(4, "big") + value[10:])
+    finally:
+        codec.read_ids_with(None)
+
+
+def test_a_registered_schema_is_ours_when_its_logical_types_are() -> None:
+    text = (AVRO / "orders.v1" / "001.avsc").read_text()
+    ours = codec.newest(ORDERS)[1]
+    assert codec.fingerprint_of(text) == ours
+    plain = codec._without_logical_types(json.loads(text))
+    java = text.replace('"type": "string"', '"type": {"type": "string", "avro.java.string": "String"}')
+    for same in (json.dumps(plain), java, text.replace('"doc"', '"note"')):
+        assert codec.fingerprint_of(same) == ours
+    for other in (text.replace('"scale": 2', '"scale": 4'), text.replace("timestamp-micros", "timestamp-millis")):
+        assert codec.fingerprint_of(other) == b""
+    for nonsense in (
+        "",
+        "[",
+        '{"type": "record"}',
+        '"other.Name"',
+        '{"$schema": "x", "type": "object"}',
+        "[" * 100_000,
+    ):
+        assert codec.fingerprint_of(nonsense) == b""
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_short_lines_take_no_more_memory_than_long_ones(line: bytes) -> None:
     ("raw", "expected"),
     [("12.5", 1250), ("1e2", 10_000), ("1.10e0", 110), ("4.35", 435), ("8.41", 841), ("0", 0), ("0.07", 7), ("1E-2", 1),
      ("1234567890.12", 123456789012), ("9999999999.99", 10**12 - 1), ('"9999999999.99"', 10**12 - 1), ('"0.10"', 10),
-     ('"12.5000"', 1250), ('"1.0e1"', 1000), ("70368744177664", None)],
+     ('"12.5000"', 1250), ("1.0e1", 1000), ("70368744177664", None)],
 )  # fmt: skip
 def test_an_amount_is_exact(raw: str, expected: int | None) -> None:
     if expected is None:
@@ -219,6 +219,22 @@ def test_absent_optionals_are_null_or_their_default() -> None:
     assert (order["items"], order["customer_id"], order["raw_payload"], order["updated_at"]) == ([], None, None, None)
 
 
+def test_null_is_as_absent() -> None:
+    for gift in (None, "1"):
+        order = good("orders", text(ORDER, items="null", gift=gift))
+        assert (order["items"], order["raw_payload"]) == ([], gift and '{"gift":1}')
+        for entity, row in (("products", PRODUCT), ("customers", CUSTOMER)):
+            assert good(entity, text(row, attributes="null", gift=gift))["attributes"] == (gift and '{"gift":1}')
+
+
+@given(st.text(min_size=1, max_size=12))
+@settings(max_examples=300)
+def test_an_id_is_taken_unless_whitespace_ends_it(id_: str) -> None:
+    row = CUSTOMER | {"customer_id": json.dumps(id_, ensure_ascii=False)}
+    records, _ = parsed("customers", text(row, gift="1"), text(row))
+    assert len(records) == (0 if id_ != id_.strip() or "\x00" in id_ else 2)
+
+
 # What is wrong says where and why
 
 
@@ -230,6 +246,16 @@ WRONG: list[tuple[str, str, str | None, str, set[str]]] = [
     *(("orders", "external_order_id", raw, "/external_order_id", {"invalid_value"}) for raw in ('""', LONG)),
     *(("orders", "customer_id", raw, "/customer_id", {"invalid_value"}) for raw in ('""', LONG)),
     ("orders", "customer_id", "7", "/customer_id", {"wrong_type"}),
+    *(
+        (entity, name, f'"{raw}"', f"/{name}", {"invalid_value"})
+        for entity, name in (("orders", "external_order_id"), ("orders", "customer_id"), ("customers", "customer_id"),
+                             ("products", "product_id"), ("products", "sku"))
+        for raw in (" ", "A ", " A", r"A\t", "\u00a0A")
+    ),
+    ("orders", "items", items(product_id='" P"'), "/items/1/product_id", {"invalid_value"}),
+    ("orders", "gift", "[" + "9" * 5_000 + "]", "/gift", {"out_of_range"}),
+    ("orders", "a~b", "-" + "9" * 5_000, "/a~0b", {"out_of_range"}),
+    ("orders", "items", items(quantity="9" * 5_000), "/items", {"out_of_range"}),
     ("orders", "customer_email", '"' + "x" * 321 + '"', "/customer_email", {"invalid_value"}),
     *(("orders", "currency", raw, "/currency", {"invalid_value"}) for raw in ('"eur"', '"EURO"', r'"EUR\n"', '"ÉUR"')),
     *(("orders", "order_status", raw, "/order_status", {"invalid_value"}) for raw in ('"Paid"', '"nonsense"', '""')),
@@ -250,7 +276,8 @@ WRONG: list[tuple[str, str, str | None, str, set[str]]] = [
     ),
     *(
         ("orders", "total_amount", f'"{raw}"', "/total_amount", {"invalid_value"})
-        for raw in ("", "x", "1,000.00", "12,50", "12.50 EUR", "0x10")
+        for raw in ("", "x", "1,000.00", "12,50", "12.50 EUR", "0x10", "+1", ".5", "5.", "1e2", "1E2", "01.50", "1_0",
+                    " 1", "--1", "-", "\u0661", "NaN", "1e400")
     ),
     *(
         ("orders", "order_date", f'"{raw}"', "/order_date", {"invalid_value", "out_of_range"})

@@ -22,7 +22,7 @@ def at(micros: int) -> t.Clock:
 def test_a_tenant_reads_as_it_was_written() -> None:
     tenant = Tenant(
         "acme", "Ærø", "DKK", (ApiKey("k", b"\1" * 32, 5, None), ApiKey("l", b"\2" * 32, 5, 7)),
-        Limits(0, 7), Policies(("DKK", "EUR"), "any"),
+        Limits(0, 7), Policies(("DKK", "EUR"), "any", oversell=True),
     )  # fmt: skip
     assert t.decode(t.encode(tenant)) == tenant
     assert t.decode(t.encode(ACME)) == ACME
@@ -94,18 +94,18 @@ def rows(tmp_path: Path, content: bytes) -> list[tuple[int, str, dict[str, Any]]
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, mark: str, end: str) -> None:
     lines = [
-        ["Tenant_ID ", "name", "currency", "requests_per_minute", "currencies", "order_totals"],
-        ["a", '"A ""quoted""; name, and\u00a0more"', "EUR", "0", "EUR|USD", "any"],
+        ["Tenant_ID ", "name", "currency", "requests_per_minute", "currencies", "order_totals", "oversell"],
+        ["a", '"A ""quoted""; name, and\u00a0more"', "EUR", "0", "EUR|USD", "any", "Yes"],
         [],
-        ["b", "", "", "default", "any", ""],
-        ["", "", "", "", "", ""],
+        ["b", "", "", "default", "any", "", "FALSE"],
+        ["", "", "", "", "", "", ""],
     ]
     text = mark + end.join(delimiter.join(cells) for cells in lines) + end
-    policies = {"currencies": ["EUR", "USD"], "order_totals": "any"}
+    policies = {"currencies": ["EUR", "USD"], "order_totals": "any", "oversell": True}
     assert rows(tmp_path, text.encode()) == [
         (2, "a", {"name": 'A "quoted"; name, and\u00a0more', "currency": "EUR", "limits": {"requests_per_minute": 0},
                   "policies": policies}),
-        (4, "b", {"limits": {"requests_per_minute": None}, "policies": {"currencies": []}}),
+        (4, "b", {"limits": {"requests_per_minute": None}, "policies": {"currencies": [], "oversell": False}}),
     ]  # fmt: skip
 
 
@@ -124,6 +124,7 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, mark: s
         (b"tenant_id,requests_per_minute\na,-1\nb,1.5\n", "line 3: requests_per_minute takes a whole number"),
         (b"tenant_id,requests_per_minute\na,99999999999999\n", "line 2: requests_per_minute takes 0"),
         (b"tenant_id,order_totals\na,maybe\n", "line 2: order_totals takes exact, at_least, any"),
+        (b"tenant_id,oversell\na,perhaps\n", "line 2: oversell takes yes or no, not 'perhaps'"),
         (b"tenant_id,currencies\na,EUR|EURO\n", "line 2: a currency is an ISO 4217 code such as EUR, not 'EURO'"),
         (b"tenant_id\n" + b"-\n" * 12, "and 2 more"),
     ],

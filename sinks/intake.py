@@ -1,0 +1,146 @@
+"""From Kafka's records to a batch: what each topic's records are to a sink."""
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import confluent_kafka
+
+from producers.client import config
+from producers.registry import backoff, reading
+from schemas import codec, metrics, stock, topics
+from schemas.envelope import Position, dead_letter_headers
+from schemas.errors import Unavailable, Undecodable
+from schemas.settings import Settings
+from sinks import ledger
+from sinks.batch import Batch, Message, prepare
+from sinks.policies import InForce
+from sinks.records import tenant_of, type_of
+
+log = logging.getLogger(__name__)
+
+_OUTCOME: Final = "tillstream.outcome.v1"
+
+
+class Intake:
+    """Reads records, follows the tenants' policies in them, and dead-letters what cannot be read."""
+
+    def __init__(self, settings: Settings, wait: Callable[[float], None]) -> None:
+        """`wait` lets seconds pass while the schema registry is away."""
+        self._registry, self._wait = reading(settings), wait
+        self._producer = confluent_kafka.Producer(config(settings))
+        self._outcomes = settings.named(topics.OUTCOMES)
+        self._tenants = settings.named(topics.TENANTS)
+        self._levels = settings.named(topics.STOCK_LEVELS)
+        self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self.policies = InForce()
+
+    def prepare(self, records: list[confluent_kafka.Message]) -> Batch:
+        """What these records say. Raises KafkaException when a dead letter was not taken."""
+        batch = Batch()
+        newest: dict[int, bytes] = {}
+        for record in records:
+            at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
+            match at.topic:
+                case self._levels:
+                    if level := _take_level(batch, record):
+                        newest[at.partition] = level
+                case self._outcomes:
+                    _take_outcome(batch, record, at)
+                case self._tenants:
+                    batch.tenants += tenant_of(record, at)
+                case _:
+                    self._take_message(batch, record, at)
+        for partition, level in newest.items():
+            # Other levels of the message that it came of may be in the next batch: all before that message are there.
+            batch.up_to[self._levels, partition] = stock.decode_level(level).changed_at // 1000 - 1
+        if self._producer.flush(30):
+            # Not acknowledged: end without moving the offset, so that it is tried again.
+            raise confluent_kafka.KafkaException(
+                confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
+            )
+        return batch
+
+    def _take_message(self, batch: Batch, record: confluent_kafka.Message, at: Position) -> None:
+        self._learn(record.value())
+        message = prepare(record.key(), record.value(), record.headers(), at, self.policies.of)
+        if message.policies is not None:
+            self.policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
+        if message.refused is not None:
+            self._dead_letter(record, message, at)
+        batch.messages.append(message)
+        batch.up_to[at.topic, at.partition] = message.envelope.src.time_ms
+
+    def _learn(self, value: bytes | None) -> None:
+        """Know what the schema id in a value means."""
+        for pause in backoff():
+            try:
+                if self._registry is not None:
+                    self._registry.learn(value)
+                return
+            except Unavailable as exc:
+                log.warning("%s; waiting %.1f s", exc, pause)
+                metrics.REGISTRY_WAITS.inc()
+                self._wait(pause)
+
+    def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
+        refused = message.refused
+        assert refused is not None
+        log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
+        metrics.DEAD_LETTERED.labels(refused.code).inc()
+        why = Undecodable(refused.code, refused.detail)
+        headers = dead_letter_headers(record.headers(), why, "sink", at)
+        self._producer.produce(
+            self._dead_letters,
+            record.value(),
+            record.key(),
+            at.partition,
+            headers=headers,
+            on_delivery=_must_land,
+        )
+
+
+def _take_level(batch: Batch, record: confluent_kafka.Message) -> bytes | None:
+    """The value of a level. Of several levels of a product the last is all that counts: they are absolute."""
+    key: bytes = record.key() or b""
+    value: bytes | None = record.value()
+    if value is None or topics.parse_level_key(key) is None:
+        return None
+    batch.levels[key] = value
+    return value
+
+
+def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -> None:
+    if type_of(record) == stock.OUTCOME:
+        folded = codec.decode(stock.OUTCOME, record.value())
+        batch.folded.append(folded)
+        batch.up_to[at.topic, at.partition] = folded["time_ms"]
+    else:
+        batch.outcomes.append(codec.decode(_OUTCOME, record.value()))
+
+
+def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
+    if error is not None:
+        raise confluent_kafka.KafkaException(error)
+
+
+def count(batch: Batch) -> None:
+    """Tell Prometheus what was written."""
+    now_ms = time.time_ns() // 1_000_000
+    metrics.BATCH_ROWS.observe(sum(m.count for m in batch.messages) + sum(len(f["movements"]) for f in batch.folded))
+    for message in batch.messages:
+        entity = message.envelope.entity if message.refused is None else "unknown"
+        outcome, _, *numbers = ledger.counts(message)
+        _count(entity, numbers)
+        if outcome == "applied":
+            metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - message.envelope.accepted_ms) / 1000)
+    for folded in batch.folded:
+        _count("stock", ledger.folded_counts(folded)[1:])
+        metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - folded["accepted_ms"]) / 1000)
+
+
+def _count(entity: str, numbers: Iterable[int]) -> None:
+    """`numbers` are rows applied, superseded, duplicate and rejected."""
+    for name, number in zip(("applied", "superseded", "duplicate", "rejected"), numbers, strict=True):
+        metrics.ROWS_WRITTEN.labels(entity, name).inc(number)
