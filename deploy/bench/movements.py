@@ -80,3 +80,18 @@ def pace(settings: Settings, count: int) -> float:
     consumer.close()
     first, last = min(flushes), max(flushes)
     return (count - flushes[first]) / max(last - first, 1) * 1000
+
+
+def records(settings: Settings, topic: str) -> int:
+    """Records of a topic, transaction markers included."""
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
+    )
+    name = settings.named(topic)
+    ranges = (
+        consumer.get_watermark_offsets(confluent_kafka.TopicPartition(name, n), timeout=10)
+        for n in consumer.list_topics(name, timeout=10).topics[name].partitions
+    )
+    count: int = sum(end - first for first, end in ranges)
+    consumer.close()
+    return count

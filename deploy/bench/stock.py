@@ -11,7 +11,7 @@ from typing import IO, Any, Final
 
 import httpx
 
-from deploy.bench import figures, movements
+from deploy.bench import figures, movements, plain_faust
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Installation, Say, spent
 from deploy.stack import Stack
@@ -26,7 +26,7 @@ RECOVERY_TARGET: Final = 150_000
 FOLD_RATIO: Final = 5
 RECOVERY_RATIO: Final = 20
 _PEER_MOVEMENTS: Final = 100_000
-_PEER_S: Final = 120.0
+_PEER_ENDS_S: Final = 20.0
 _METRIC: Final = r"^{name}\{{table=\"{table}\"\}} (\S+)$"
 
 
@@ -54,9 +54,11 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
     with Installation(stack, "stockplain") as shop:
         say("the plain peer")
         movements.publish(shop.settings, _PEER_MOVEMENTS, BATCH)
-        peer_pace = _peer(shop.settings, "folded")
+        said = _peer(shop.settings, "folded")
+        peer_pace = said["folded"] / said["seconds"]
         say("the plain peer's recovery")
-        peer_recovery = _peer(shop.settings, "recovered")
+        said = _peer(shop.settings, "recovered")
+        peer_recovery = movements.records(shop.settings, plain_faust.CHANGELOG) / said["seconds"]
     yield figures.limit("plain faust.Table, batches of 500", peer_pace, "movements/s")
     yield _against("folded, batches of 500", pace, peer_pace, FOLD_TARGET, FOLD_RATIO, "movements/s")
     yield Figure("single movements, a message each", f"{single:,.0f} messages/s", None,
@@ -89,21 +91,26 @@ def _metric(shop: Installation, name: str) -> float:
     return float(found[1]) if found else 0.0
 
 
-def _peer(settings: Settings, what: str) -> float:
-    """What the plain app says it did a second; it is ended as soon as it has said so."""
+def _peer(settings: Settings, what: str) -> dict[str, Any]:
+    """What the plain app says it did; it is ended as soon as it has said so."""
     command = [sys.executable, "-m", "deploy.bench.plain_faust", str(_PEER_MOVEMENTS)]
-    with subprocess.Popen(command, env={**os.environ, **settings.env()}, stdout=subprocess.PIPE, text=True) as process:
+    env = {**os.environ, **settings.env()}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         try:
-            said = _said(process.stdout, what)
+            return _said(process.stdout, what)
         finally:
-            process.kill()
-    return float(said[what] / said["seconds"])
+            process.terminate()  # it sends what it has not sent yet
+            try:
+                process.wait(_PEER_ENDS_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def _said(lines: IO[str], what: str) -> dict[str, Any]:
     for line in lines:
-        said: dict[str, Any] = json.loads(line)
-        if what in said:
+        _, found, rest = line.partition(f'{{"{what}"')  # Faust says other things too, on the same line
+        if found:
+            said: dict[str, Any] = json.loads(found + rest)
             return said
     raise Unavailable("the plain app ended before it was done")
