@@ -7,7 +7,6 @@ busy loop fights it for the interpreter's lock.
 
 import asyncio
 import threading
-import weakref
 from collections import deque
 from collections.abc import Iterable
 from functools import cache
@@ -73,9 +72,9 @@ class Producer:
         self._registry = Registry(settings.schema_registry_url) if settings.schema_registry_url else None
         self._registering: asyncio.Task[None] | None = None
         self._longest_s = settings.delivery_timeout_s + 1
-        self._sent: weakref.WeakSet[asyncio.Future[int]] = weakref.WeakSet()
+        self._sent: set[asyncio.Future[int]] = set()
+        """What has no answer yet."""
         self._answers: deque[_Answer] = deque()
-        self._unanswered = 0
         self._looking = False
         self._empty_looks = 0
         self._idle = threading.Event()
@@ -131,7 +130,6 @@ class Producer:
         if self._registry is not None and value is not None:
             value = self._registry.framed(value)
         done: asyncio.Future[int] = self._loop.create_future()
-        self._sent.add(done)
 
         def delivered(error: confluent_kafka.KafkaError | None, message: confluent_kafka.Message) -> None:
             self._answers.append((done, topic, error, message.offset()))
@@ -144,7 +142,7 @@ class Producer:
         except confluent_kafka.KafkaException as exc:
             done.set_exception(_translate(exc.args[0]))
             return done
-        self._unanswered += 1
+        self._sent.add(done)
         if not self._idle.is_set():
             self._look_soon()
         return done
@@ -193,16 +191,17 @@ class Producer:
         self._kafka.poll(0)
         self._empty_looks = 0 if self._answers else self._empty_looks + 1
         self._settle_all()
-        self._looking = self._unanswered > 0 and self._empty_looks < _LOOKS
+        self._looking = bool(self._sent) and self._empty_looks < _LOOKS
         if self._looking:
             self._loop.call_soon(self._look)
-        elif self._unanswered:
+        elif self._sent:
             self._idle.set()
 
     def _settle_all(self) -> None:
         while self._answers:
-            self._unanswered -= 1
-            _settle(*self._answers.popleft())
+            answer = self._answers.popleft()
+            self._sent.discard(answer[0])
+            _settle(*answer)
 
     def _wait(self) -> None:
         """In the thread: wait for an acknowledgement when the event loop idles, and wake it."""
