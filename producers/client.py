@@ -73,6 +73,7 @@ class Producer:
         self._registering: asyncio.Task[None] | None = None
         self._longest_s = settings.delivery_timeout_s + 1
         self._sent: set[asyncio.Future[int]] = set()
+        """What has no answer yet."""
         self._answers: deque[_Answer] = deque()
         self._looking = False
         self._empty_looks = 0
