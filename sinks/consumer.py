@@ -50,6 +50,7 @@ class Sink:
                 "session.timeout.ms": round(settings.session_timeout_s * 1000),
                 "max.poll.interval.ms": 600_000,
                 "queued.max.messages.kbytes": 16_384,
+                "fetch.queue.backoff.ms": 10,  # librdkafka pauses for 1 s each time that the queue is full
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
