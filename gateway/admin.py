@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from gateway import bodies
 from gateway.ingest import known_parameters
+from gateway.price_policy import PricesChange
 from gateway.problems import Problem, json
 from producers import tenants
 from producers.tenant import MAX_GRACE_S, MAX_NAME, MAX_PER_MINUTE, ORDER_TOTALS, TENANT_ID, Limits, Policies, Tenant
@@ -57,7 +58,7 @@ class LimitsChange(Struct, forbid_unknown_fields=True):
 
 
 class PoliciesChange(Struct, forbid_unknown_fields=True):
-    """What rows must be, and how stock is kept; null is the default."""
+    """What rows must be, how stock is kept and prices are judged; null is the default."""
 
     currencies: (
         Annotated[list[_CurrencyCode], Meta(description="That rows may name; empty for any.")] | UnsetType | None
@@ -66,6 +67,7 @@ class PoliciesChange(Struct, forbid_unknown_fields=True):
     oversell: Annotated[bool, Meta(description="Whether a level of stock may fall below zero.")] | UnsetType | None = (
         UNSET
     )
+    prices: PricesChange | UnsetType | None = UNSET
 
 
 class Changes(Struct, forbid_unknown_fields=True):

@@ -17,12 +17,16 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import admin, health, openapi, reads, schema_pages, uploads
+from gateway.alerts import price_alerts_stream
 from gateway.bodies import Inflight
 from gateway.database import Database
 from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
+from gateway.live import Live
 from gateway.movements import stock_events
+from gateway.price_changes import price_event, price_events
+from gateway.price_rules import price_decisions, price_limits
 from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
@@ -51,6 +55,7 @@ class State(TypedDict):
     document: Static
     streams: Streams
     outcomes: Tail
+    live: Live
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -63,11 +68,12 @@ def create_app(settings: Settings) -> Starlette:
     async def lifespan(app: Starlette) -> AsyncIterator[State]:
         registry = Registry(settings)
         registry.start()
+        live = Live(settings)
         async with (
             Producer(settings) as producer,
             Reachability(settings) as kafka,
             Database(settings) as database,
-            Tail(settings, topics.OUTCOMES) as outcomes,
+            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen) as outcomes,
         ):
             yield State(
                 settings=settings,
@@ -79,9 +85,11 @@ def create_app(settings: Settings) -> Starlette:
                 limits=limits,
                 document=document,
                 outcomes=outcomes,
+                live=live,
                 streams=(streams := Streams(settings.reader_database_url)),
             )
         await asyncio.to_thread(streams.close)
+        await asyncio.to_thread(live.close)
         await asyncio.to_thread(registry.stop)
 
     app = Starlette(
@@ -104,6 +112,11 @@ def _routes() -> list[Route]:
     return [
         *_both(BASE + "/ingest/{entity}", ingest, "POST"),
         *_both(BASE + "/stock-events", stock_events, "POST"),
+        *_both(BASE + "/price-events", price_events, "POST"),
+        *_both(BASE + "/products/{product_id:path}/price-event", price_event, "POST"),
+        *_both(BASE + "/products/{product_id:path}/price-limits", price_limits, "PUT"),
+        *_both(BASE + "/price-decisions", price_decisions, "POST"),
+        *_both(BASE + "/price-alerts/stream", price_alerts_stream, "GET"),
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),

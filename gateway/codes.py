@@ -69,6 +69,8 @@ CODES: Final = {
         "bad_limit": "A limit is outside the range.",
         "bad_name": "The name is empty, too long, or not printable.",
         "bad_order_totals": "order_totals is none of its words.",
+        "bad_price_rule": "An amount, an id or a text of limits or of a decision is none that there can be.",
+        "bad_price_policy": "A number of a policy on prices is outside its range, or an action is none.",
         "bad_tenant_id": "A tenant id has 1 to 100 letters, digits and hyphens, no hyphen first.",
         "idempotency_key_reused": "The Idempotency-Key came before, with another request.",
         "rows_rejected": "No row is right; `errors` says what is wrong with each.",

@@ -46,3 +46,22 @@ MOVEMENTS: Final[dict[str, Any]] = {
         "occurred_at": "2026-01-31T12:00:00Z",
     },
 }
+_PRICE: Final = {"old_price": "19.95", "new_price": "17.95", "currency": "EUR", "source": "repricer"}
+PRICE_EVENT: Final[dict[str, Any]] = {
+    "a sale": _PRICE | {"metadata": {"campaign": "winter"}},
+    "no more than the price": {"new_price": 18},
+}
+PRICE_EVENTS: Final[dict[str, Any]] = {
+    "two changes": '{"product_id":"P-1","old_price":"19.95","new_price":"17.95","source":"repricer"}\n'
+    '{"product_id":"P-2","new_price":24,"currency":"USD","source":"repricer"}\n',
+    "one change": _PRICE | {"product_id": "P-1"},
+}
+PRICE_LIMITS: Final[dict[str, Any]] = {"both": {"floor": "10.00", "ceiling": "30.00"}, "none any more": {}}
+DECISIONS: Final[dict[str, Any]] = {
+    "a held price after all": {
+        "decision": "approve",
+        "held": [{"product_id": "P-1", "held_offset": 1287}],
+        "decided_by": "ada@example.com",
+        "reason": "the winter sale",
+    },
+}

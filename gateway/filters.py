@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from gateway.problems import Problem
-from schemas import stock
+from schemas import prices, stock
 from schemas.rows import Status
 
 _DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")  # RFC 3339
@@ -65,6 +65,8 @@ def _whole(raw: str) -> int:
 
 
 _STATUSES: Final = get_args(Status)
+ALERTS: Final = ("anomaly", "held", "rejected")
+FINDINGS: Final = (*prices.ACTIONS, prices.Detector.BREAKER)
 _TEXT: Final = f"1 to {_MAX_TEXT} characters"
 _MOMENT: Final = "an RFC 3339 date-time with an offset, or a date (its first moment in UTC)"
 
@@ -123,6 +125,24 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
             "outcome IN ({value})",
             several=True,
         ),
+    },
+    "prices": {},
+    "price_history": {
+        "status": Filter(
+            f"one or more of {', '.join(prices.Status)}", _one_of(*prices.Status), "status IN ({value})", several=True
+        ),
+    },
+    "price_alerts": {
+        "product_id": Filter(_TEXT, _text, "product_id = {value}"),
+        "name": Filter(
+            f"one or more of {', '.join(FINDINGS)}",
+            _one_of(*FINDINGS),
+            "EXISTS (SELECT FROM jsonb_array_elements(findings) f WHERE f->>'name' IN ({value}))",
+            several=True,
+        ),
+        "status": Filter(f"one or more of {', '.join(ALERTS)}", _one_of(*ALERTS), "status IN ({value})", several=True),
+        "from": Filter(_MOMENT, moment, "logged_at >= {value}"),
+        "to": Filter(f"{_MOMENT}; alerts of that moment are left out", moment, "logged_at < {value}"),
     },
 }
 

@@ -106,15 +106,31 @@ async def came_before(database: Database, tenant_id: str, request: UUID) -> tupl
         return None
 
 
+async def whole_body_came(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> bool:
+    """Whether all lines of this request's body are in the ledger; no while PostgreSQL is away. Raises OtherBody."""
+    try:
+        async with database.transaction(tenant_id) as db:
+            lines = await _lines(db, tenant_id, origin, body_hash)
+    except Unavailable:
+        return False
+    return bool(lines) and _whole(lines, origin.total)
+
+
 async def look_up(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
     """What was answered to this request before, once all of it is in the ledger; None when it must be published.
 
     Raises OtherBody when another body came under its key.
     """
+    lines = await _lines(db, tenant_id, origin, body_hash)
+    return await _answer(db, tenant_id, lines) if lines and _whole(lines, origin.total) else None
+
+
+async def _lines(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> list[Any]:
+    """The messages of a request that are in the ledger, by the lines they carry. Raises OtherBody."""
     lines = await (await db.execute(_LEDGER, [tenant_id, origin.id])).fetchall()
     if any(line[4] != bytes.fromhex(body_hash)[:16] for line in lines):
         raise OtherBody
-    return await _answer(db, tenant_id, lines) if lines and _whole(lines, origin.total) else None
+    return lines
 
 
 def _whole(lines: list[Any], total: int) -> bool:

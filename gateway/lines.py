@@ -22,8 +22,9 @@ class Lines(Response):
         lines: AsyncIterator[bytes],
         headers: dict[str, str],
         close: Callable[[], object] = lambda: None,
+        media_type: str = NDJSON,
     ) -> None:
-        super().__init__(status_code=status, headers=headers | {"Cache-Control": "no-store"}, media_type=NDJSON)
+        super().__init__(status_code=status, headers=headers | {"Cache-Control": "no-store"}, media_type=media_type)
         del self.headers["content-length"]
         self._lines, self._close = lines, close
 

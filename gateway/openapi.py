@@ -48,6 +48,7 @@ Multi-tenant ingestion on Kafka: nothing lost, nothing doubled.
 _TAGS: Final = {
     "Ingest": "Rows of customers, products and orders.",
     "Stock": "Movements, which change levels.",
+    "Prices": "Changes of prices, each of which is judged; alerts, live; limits, and decisions about held prices.",
     "Uploads": "Large bodies in chunks, which may come in any order, in parallel, and again.",
     "Reads": "What is stored, a page at a time or all of it, and what became of an event.",
     "Admin": "Tenants, their keys, limits and policies; for who has the admin token.",

@@ -24,6 +24,7 @@ from gateway.operation import (
     Taken,
 )
 from gateway.parameters import IDEMPOTENCY_KEY, LIMITED, REPLAYED
+from gateway.price_operations import PRICES
 from gateway.publishing import Answer
 from gateway.read_operations import READS
 from gateway.stock_operations import STOCK
@@ -35,7 +36,7 @@ _ROWS: Final = ROWS_CODES
 _UPLOAD: Final = (*TENANT_CODES, "unknown_upload")
 _ADMIN: Final = (*ANY_CODE, "admin_off", "missing_admin_token", "wrong_admin_token", "tenants_not_loaded")
 _CHANGE: Final = (*_ADMIN, *_BODY, "malformed_json", "bad_body", "kafka_unavailable")
-_CHECKED: Final = ("bad_currency", "bad_limit", "bad_name", "bad_order_totals", "bad_tenant_id")
+_CHECKED: Final = ("bad_currency", "bad_limit", "bad_name", "bad_order_totals", "bad_price_policy", "bad_tenant_id")
 _TOKEN: Final = ("AdminToken",)
 
 _SOME: Final = Meta(min_length=1)
@@ -160,6 +161,9 @@ _NEW_TENANT: Final = {
 _CHANGES: Final = {
     "another name": {"name": "Acme Europe"},
     "no limit a product": {"limits": {"product_events_per_minute": 0}},
+    "slipped decimal points wait for a decision": {
+        "policies": {"prices": {"max_decrease_percent": 80, "actions": {"decimal_shift": "hold"}}}
+    },
     "limits and policies back to their defaults": {"limits": None, "policies": None},
 }
 _NEW_KEYS: Final = {"one more": {}, "in place of the others, which end in a day": {"grace_seconds": 86400}}
@@ -261,6 +265,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **{f"POST {TENANT}/ingest/{entity}": _ingest(entity) for entity in ENTITIES},
     **UPLOADS,
     **STOCK,
+    **PRICES,
     **READS,
     **ADMIN,
     **ABOUT,

@@ -2,7 +2,8 @@
 
 from typing import Any, Final, get_args
 
-from gateway.filters import FILTERS
+from gateway.filters import ALERTS, FILTERS, FINDINGS
+from gateway.judged import STATUSES
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
 from producers.tenant import TENANT_ID
@@ -26,8 +27,11 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "below": {"type": "integer", "minimum": -MAX_QUANTITY, "maximum": MAX_QUANTITY},
     "updated_since": _MOMENT,
     "outcome": {"type": "array", "items": {"type": "string", "enum": list(OUTCOMES)}, "minItems": 1},
+    "name": {"type": "array", "items": {"type": "string", "enum": list(FINDINGS)}, "minItems": 1},
+    "price_history.status": {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}, "minItems": 1},
+    "price_alerts.status": {"type": "array", "items": {"type": "string", "enum": list(ALERTS)}, "minItems": 1},
 }
-"""Of those that take something else than words."""
+"""Of those that take something else than words, by name, or by what they filter and name."""
 _ONLY: Final = {
     "orders.status": "with one of these statuses",
     "orders.from": "of this moment and later",
@@ -40,9 +44,15 @@ _ONLY: Final = {
     "stock.below": "with less than this",
     "stock.updated_since": "that changed at this moment or later",
     "stock_history.outcome": "with one of these outcomes",
+    "price_history.status": "with one of these statuses",
+    "price_alerts.product_id": "of this product",
+    "price_alerts.name": "with one of these findings",
+    "price_alerts.status": "with one of these statuses",
+    "price_alerts.from": "of this moment and later",
+    "price_alerts.to": "before this moment",
 }
 """Of those that do not simply compare a field."""
-_NOUN: Final = {"stock": "levels", "stock_history": "movements"}
+_NOUN: Final = {"stock": "levels", "stock_history": "movements", "price_history": "changes", "price_alerts": "alerts"}
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]([ !#-~]*[!#-~])?$"}
 
 
@@ -79,6 +89,12 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "limit": _query("limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 1_000, "default": 100}),
     "cursor": _query("cursor", "The next_cursor of the page before.", _TEXT),
     "record_id": _path("record_id", "The merchant's own id; slashes in it may be sent as they are.", _SOME),
+    "product_id": _path(
+        "product_id",
+        "The product; slashes in its id may be sent as they are.",
+        {"type": "string", "minLength": 1, "maxLength": 100, "pattern": r"^\S([\s\S]*\S)?$"},
+        example="P-1",
+    ),
     "event_id": _path("event_id", "As it was answered, or as a direct producer made it.", _SOME),
     "page.limit": _query(
         "limit",
@@ -90,7 +106,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         f"{entity}.{name}": _query(
             name,
             f"Only {_NOUN.get(entity, entity)} {_ONLY.get(f'{entity}.{name}', f'with this {name}')}: {known.takes}.",
-            _FILTERS.get(name, _WORDS),
+            _FILTERS.get(f"{entity}.{name}", _FILTERS.get(name, _WORDS)),
         )
         for entity, filters in FILTERS.items()
         for name, known in filters.items()
@@ -102,6 +118,11 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         _KEY,
     ),
     "If-None-Match": _header("If-None-Match", "The ETag of what the client has (RFC 9110).", _TEXT),
+    "Last-Event-ID": _header(
+        "Last-Event-ID",
+        "The id of the last event that the client has (WHATWG HTML, section 9.2): what came since is sent first.",
+        {"type": "string", "pattern": "^[0-9]{1,6}:[0-9]{1,18}$"},
+    ),
     "traceparent": _header("traceparent", "W3C Trace Context; passed on with the rows.", _TEXT),
 }
 
@@ -130,6 +151,7 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
         "description": "What was accepted before then is in this answer. Absent before anything was.",
         "schema": {"type": "string", "format": "date-time"},
     },
+    "X-Accel-Buffering": {"description": "Tells nginx to pass each event on at once.", "schema": _TEXT},
     "Vary": {"description": "RFC 9110.", "schema": _TEXT},
     "WWW-Authenticate": {"description": "How to authenticate (RFC 9110).", "schema": _TEXT},
     "Location": {"description": "The tenant's path.", "schema": {"type": "string", "format": "uri-reference"}},

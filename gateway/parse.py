@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
-from schemas.rows import TIMES, Entity, Money, OrderItem
+from schemas.rows import TIMES, Entity, Money, OptionalMoney, OrderItem
 from schemas.values import IDENTIFIERS, Invalid, amount_of, currency_code, identifier, micros, money
 
 _MAX_PART_BYTES: Final = 800_000
@@ -210,8 +210,10 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
                     yield "wrong_type", f"expected an object, got {_json_type(item)}", f"{pointer}/{i}"
             continue
         try:
-            if field.type == Money:
+            if field.type in (Money, OptionalMoney):
                 given = raw[name]
+                if given is None and field.type == OptionalMoney:
+                    continue
                 money(amount_of(given if isinstance(given, str) else msgspec.convert(given, Decimal), pointer), pointer)
                 continue
             value = msgspec.convert(raw[name], field.type)

@@ -1,5 +1,6 @@
 """uvicorn's HTTP protocol with a bound on headers, which httptools does not have, and what our ASGI asks of it."""
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -11,6 +12,7 @@ from gateway.problems import ProblemDetails
 MAX_HEADER_BYTES: Final = 65_536
 ABORT: Final = "tillstream.abort"
 WHOLE: Final = "tillstream.whole"
+CLOSING: Final = "tillstream.closing"
 
 
 def _answer(status_line: bytes, problem: ProblemDetails) -> bytes:
@@ -35,6 +37,8 @@ class BoundedHeaders(LazyKeepAlive):
 
     The extension `tillstream.abort` drops the connection at once, so that an answer cut short does not look complete.
     `tillstream.whole` is there when all of the body is: the first `receive` then gives it without waiting.
+    What `tillstream.closing` was told to call is called when the gateway is told to stop: an answer without an end then
+    has to find one.
     """
 
     _in_headers = True
@@ -44,12 +48,17 @@ class BoundedHeaders(LazyKeepAlive):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(Joined(transport, self.loop))
-        self._unfinished: dict[str, dict[object, object]] = {ABORT: {"abort": self._abort}}
+        self._closing: list[Callable[[], object]] = []
+        self._unfinished: dict[str, dict[object, object]] = {
+            ABORT: {"abort": self._abort},
+            CLOSING: {"call": self._closing.append},
+        }
         self._whole: dict[str, dict[object, object]] = {**self._unfinished, WHOLE: {}}
 
     def on_message_begin(self) -> None:
         self._in_headers, self._header_bytes = True, 0
         super().on_message_begin()
+        self._closing.clear()
         self.scope["extensions"] = self._unfinished
 
     def on_headers_complete(self) -> None:
@@ -78,6 +87,12 @@ class BoundedHeaders(LazyKeepAlive):
 
     def _bytes_of_headers(self) -> int:
         return self._header_bytes + sum(len(name) + len(value) for name, value in self.headers)
+
+    def shutdown(self) -> None:
+        """As uvicorn's, which waits for answers that are under way."""
+        for call in self._closing:
+            call()
+        super().shutdown()
 
     def _abort(self) -> None:
         transport: Any = self.transport

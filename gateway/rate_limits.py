@@ -58,6 +58,11 @@ class RateLimits:
     async def take_product(self, request: Request, tenant: Tenant, body: bytes) -> None:
         """Count an event of the product that a JSON body names, if it names one. Raises Problem 429."""
         if len(body) <= request.state.settings.max_line_bytes and (product_id := _product_id(body)):
+            await self.take_one(request, tenant, product_id)
+
+    async def take_one(self, request: Request, tenant: Tenant, product_id: str) -> None:
+        """Count an event of a product, if there can be such a product. Raises Problem 429."""
+        if len(product_id) <= _MAX_ID:
             quota = tenant.limits.product_events_per_minute
             await self._take(request, "product", PRODUCT_PER_MINUTE, quota, tenant.tenant_id, product_id)
 

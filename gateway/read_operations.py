@@ -7,6 +7,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from gateway.filters import FILTERS
 from gateway.operation import CSV, JSON, KEYS, NDJSON, TENANT, TENANT_CODES, Content, Operation, Said
 from gateway.parse import FieldError
+from gateway.price_operations import STORED_PRICES, ProductPrice
 from schemas.movements import Kind
 from schemas.rows import Status
 from schemas.stock import MovementOutcome
@@ -199,6 +200,7 @@ _STORED: Final[dict[str, tuple[Any, Any, Any]]] = {
     "orders": (StoredOrder, OrderPage, list[StoredOrder]),
     "stock": (StockLevel, StockPage, list[StockLevel]),
     "stock_history": (StoredMovement, HistoryPage, list[StoredMovement]),
+    **STORED_PRICES,
 }
 _LISTED: Final = ("customers", "products", "orders", "stock")
 """Of which there is one by its id, too."""
@@ -218,11 +220,11 @@ def _list(entity: str) -> Operation:
     )
 
 
-def _show(entity: str) -> Operation:
+def _show(entity: str, one: Any = None) -> Operation:
     return Operation(
         f"show_{entity.removesuffix('s')}",
         "Reads",
-        answers={200: Said("As it is now.", {JSON: Content(_STORED[entity][0])}, _UNCACHED)},
+        answers={200: Said("As it is now.", {JSON: Content(one or _STORED[entity][0])}, _UNCACHED)},
         codes=(*_READ, "bad_parameter", "not_acceptable"),
         headers=_FRESH,
         security=KEYS,
@@ -233,6 +235,9 @@ READS: Final = {
     **{f"GET {TENANT}/{entity}": _list(entity) for entity in _LISTED},
     **{f"GET {TENANT}/{entity}/{{record_id}}": _show(entity) for entity in _LISTED},
     f"GET {TENANT}/stock/{{record_id}}/history": _list("stock_history"),
+    f"GET {TENANT}/prices/{{record_id}}": _show("prices", ProductPrice),
+    f"GET {TENANT}/prices/{{record_id}}/history": _list("price_history"),
+    f"GET {TENANT}/price-alerts": _list("price_alerts"),
     f"GET {TENANT}/events/{{event_id}}": Operation(
         "show_event",
         "Reads",

@@ -1,4 +1,4 @@
-"""GET /products, /customers, /orders, /stock: pages, one record, or all of it as a stream, and how fresh it is."""
+"""Reads of what is stored: pages, one record, or all of it as a stream, and how fresh it is."""
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -30,6 +30,9 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "orders": ("order_date", "external_order_id"),
     "stock": ("product_id",),
     "stock_history": ("offset", "row"),
+    "prices": ("product_id",),
+    "price_history": ("offset", "row"),
+    "price_alerts": ("logged_at", "offset", "row"),
 }
 _AFTER: Final = {
     "products": "product_id > {}",
@@ -37,13 +40,23 @@ _AFTER: Final = {
     "orders": "(order_date, external_order_id) < ({}, {})",
     "stock": "product_id > {}",
     "stock_history": "(log_offset, row_index) < ({}, {})",
+    "price_history": "(log_offset, row_index) < ({}, {})",
+    "price_alerts": "(logged_at, log_offset, row_index) < ({}, {}, {})",
 }
 _READ_KEY: Final[dict[str, tuple[Callable[[str], Any], ...]]] = {
     "orders": (filters.moment, str),
     "stock_history": (int, int),
+    "price_history": (int, int),
+    "price_alerts": (filters.moment, int, int),
 }
 """How the parts of a key are read from a cursor, where they are not text."""
-_FRESH: Final = {"stock": (topics.STOCK_LEVELS, topics.OUTCOMES), "stock_history": (topics.OUTCOMES,)}
+_FRESH: Final = {
+    "stock": (topics.STOCK_LEVELS, topics.OUTCOMES),
+    "stock_history": (topics.OUTCOMES,),
+    "prices": (topics.PRICES_VERDICTS,),
+    "price_history": (topics.PRICES_VERDICTS,),
+    "price_alerts": (topics.PRICES_VERDICTS,),
+}
 """The topics that a read's rows come from, where it is not `ingestion.unique`."""
 # JSON text never holds a control character: quoted and delimited by two of them, CSV is the text itself.
 _COPY_NDJSON: Final = SQL(
@@ -118,6 +131,34 @@ async def stock_history(request: Request) -> Response:
     return await _listing(request, "stock_history", product_id)
 
 
+async def price(request: Request) -> Response:
+    """Show the price of a product: the one in force, its limits, and the last changes.
+
+    `price` is null where none has come in force.
+    """
+    return await _one(request, "prices")
+
+
+async def price_history(request: Request) -> Response:
+    """List the changes of a product's price, with their verdicts, the newest first.
+
+    Decisions about held ones stand among them. A page, or all of them as NDJSON or CSV, as Accept says.
+    """
+    product_id = filters.before_last_of_path(request, b"history")
+    if product_id is None:
+        return await price(request)
+    return await _listing(request, "price_history", product_id)
+
+
+async def price_alerts(request: Request) -> Response:
+    """List alerts on prices, the newest first.
+
+    Anomalies, and prices that were held or rejected for one, with what was decided about those held. A page, or all of
+    them as NDJSON or CSV, as Accept says.
+    """
+    return await _listing(request, "price_alerts")
+
+
 # Merchants' ids may hold slashes, hence `path`.
 ROUTES: Final = (
     ("/products", products),
@@ -129,6 +170,9 @@ ROUTES: Final = (
     ("/stock", stock),
     ("/stock/{record_id:path}/history", stock_history),
     ("/stock/{record_id:path}", stock_level),
+    ("/prices/{record_id:path}/history", price_history),
+    ("/prices/{record_id:path}", price),
+    ("/price-alerts", price_alerts),
 )
 
 

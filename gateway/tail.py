@@ -1,4 +1,4 @@
-"""The end of a topic as it grows, for requests that wait for what becomes of their event.
+"""The end of topics as they grow, for requests that wait for what becomes of their events.
 
 Each gateway reads every partition, in no group, from the end as it was when it started, committed records only. A
 request says what it waits for *before* it publishes, so that nothing can be missed in between. What nobody waits for
@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 from collections import Counter, deque
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple, Self
 
 import confluent_kafka
@@ -40,15 +41,23 @@ class Seen(NamedTuple):
 
 
 class Tail:
-    """`async with Tail(settings, topics.OUTCOMES) as tail:`, and `with tail.waiter(tenant_id, event_id) as waiter:`."""
+    """`async with Tail(settings, [topics.OUTCOMES]) as tail:`, and `with tail.waiter(tenant_id, event_id) as waiter:`.
 
-    def __init__(self, settings: Settings, topic: str) -> None:
-        self._settings, self._topic = settings, settings.named(topic)
+    `seen` is called with every record, in the tail's thread.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: list[str],
+        seen: Callable[[confluent_kafka.Message], None] = lambda record: None,
+    ) -> None:
+        self._settings, self._topics, self._seen = settings, [settings.named(topic) for topic in topics], seen
         self._waiters: dict[Awaited, tuple[Waiter, ...]] = {}
         self._of_tenant: Counter[str] = Counter()
         self._stopping = threading.Event()
         self._begun = asyncio.Event()
-        self._thread = threading.Thread(target=self._follow, name=f"tail-{topic}", daemon=True)
+        self._thread = threading.Thread(target=self._follow, name="tail", daemon=True)
         self.held = 0
 
     async def __aenter__(self) -> Self:
@@ -66,22 +75,24 @@ class Tail:
             async with asyncio.timeout(within):
                 await self._begun.wait()
 
-    def waiter(self, tenant_id: str, event_id: str) -> "Waiter":
+    def waiter(self, tenant_id: str, *event_ids: str) -> "Waiter":
         """Registered from here on, until it is closed. Raises Problem 503 when too many wait."""
         if self._of_tenant.total() >= MAX_WAITERS or self._of_tenant[tenant_id] >= MAX_OF_TENANT:
             detail = f"{MAX_OF_TENANT} requests of a tenant, {MAX_WAITERS} of a gateway may wait; send it without wait"
             raise Problem(503, "too_many_streams", detail, retry_after=1)
-        waiter = Waiter(self, tenant_id, (tenant_id.encode(), event_id.encode()))
-        self._waiters[waiter.awaited] = (*self._waiters.get(waiter.awaited, ()), waiter)
+        waiter = Waiter(self, tenant_id, [(tenant_id.encode(), event_id.encode()) for event_id in event_ids])
+        for awaited in waiter.awaited:
+            self._waiters[awaited] = (*self._waiters.get(awaited, ()), waiter)
         self._of_tenant[tenant_id] += 1
         metrics.WAITING.inc()
         return waiter
 
     def forget(self, waiter: "Waiter") -> None:
         """What `Waiter.close` does here."""
-        left = tuple(other for other in self._waiters.pop(waiter.awaited) if other is not waiter)
-        if left:
-            self._waiters[waiter.awaited] = left
+        for awaited in waiter.awaited:
+            left = tuple(other for other in self._waiters.pop(awaited) if other is not waiter)
+            if left:
+                self._waiters[awaited] = left
         self._of_tenant[waiter.tenant_id] -= 1
         self._of_tenant += Counter()  # forgets who has none
         metrics.WAITING.dec()
@@ -114,17 +125,22 @@ class Tail:
 
     def _ends(self, consumer: confluent_kafka.Consumer) -> list[TopicPartition] | None:
         """Where each partition ends now; None while Kafka is away."""
+        at = []
         try:
-            partitions = consumer.list_topics(self._topic, timeout=5).topics[self._topic].partitions
-            at = [TopicPartition(self._topic, number) for number in sorted(partitions)]
-            for partition in at:
-                _, partition.offset = consumer.get_watermark_offsets(partition, timeout=5)
+            for topic in self._topics:
+                for number in sorted(consumer.list_topics(topic, timeout=5).topics[topic].partitions):
+                    partition = TopicPartition(topic, number)
+                    _, partition.offset = consumer.get_watermark_offsets(partition, timeout=5)
+                    at.append(partition)
         except confluent_kafka.KafkaException as exc:
-            log.warning("%s: %s", self._topic, exc)
+            log.warning("%s: %s", topic, exc)
             return None
         return at or None
 
     def _look(self, *records: confluent_kafka.Message) -> None:
+        for record in records:
+            if record.error() is None:
+                self._seen(record)
         if not self._waiters:
             return
         found = [each for record in records if (each := self._wanted(record))]
@@ -150,7 +166,7 @@ class Tail:
 class Waiter:
     """One request's share of a tail."""
 
-    def __init__(self, tail: Tail, tenant_id: str, awaited: Awaited) -> None:
+    def __init__(self, tail: Tail, tenant_id: str, awaited: list[Awaited]) -> None:
         self._tail = tail
         self._seen: deque[Seen] = deque()
         self._more = asyncio.Event()

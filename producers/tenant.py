@@ -11,12 +11,13 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import asdict, replace
 
 from schemas import codec
 from schemas.currencies import CURRENCIES
 from schemas.errors import Rejected
+from schemas.prices import ACTIONS, POLICY_RANGES, Action
 
 TYPE: Final = "tillstream.tenant.v1"
 ORDER_TOTALS: Final = ("exact", "at_least", "any")
@@ -56,16 +57,33 @@ class Limits(Struct, frozen=True):
     product_events_per_minute: int | None = None
 
 
+class PricePolicy(Struct, frozen=True):
+    """Which changes of prices are normal, and what is done about others: the fields of schema price-policy.v1."""
+
+    max_increase_percent: int | None = None
+    max_decrease_percent: int | None = None
+    usual_increase_percent: int = 60
+    usual_decrease_percent: int = 55
+    jump_factor: int = 6
+    flap_window_s: int = 21_600
+    breaker_share_percent: int = 50
+    breaker_change_percent: int = 50
+    breaker_min_changes: int = 20
+    actions: dict[str, str] = {}
+    """By finding, where it is not the default of `schemas.prices.ACTIONS`."""
+
+
 class Policies(Struct, frozen=True):
     """What rows must be: `currencies` they may name (none: any), what an order's total must be to the sum of its items.
 
     `order_totals` is one of ORDER_TOTALS: "exact", "at_least" (shipping or tax come on top), or "any". With `oversell`
-    a level of stock may fall below zero.
+    a level of stock may fall below zero. `prices` is about changes of prices.
     """
 
     currencies: tuple[str, ...] = ()
     order_totals: str = "exact"
     oversell: bool = False
+    prices: PricePolicy = PricePolicy()
 
 
 class Tenant(Struct, frozen=True):
@@ -99,7 +117,19 @@ def checked_policies(policies: Policies) -> Policies:
     if policies.order_totals not in ORDER_TOTALS:
         given = policies.order_totals
         raise Rejected("bad_order_totals", f"order_totals takes {', '.join(ORDER_TOTALS)}, not {given!r}")
+    _check_prices(policies.prices)
     return replace(policies, currencies=tuple(sorted(set(policies.currencies))))
+
+
+def _check_prices(policy: PricePolicy) -> None:
+    for name, (least, most) in POLICY_RANGES.items():
+        given = getattr(policy, name)
+        if given is not None and not least <= given <= most:
+            raise Rejected("bad_price_policy", f"{name} takes {least} to {most}, not {given}")
+    for finding, action in policy.actions.items():
+        if finding not in ACTIONS or action not in list(Action):
+            known = f"{', '.join(ACTIONS)}, each {', '.join(Action)}"
+            raise Rejected("bad_price_policy", f"actions are of {known}, not {finding!r}: {action!r}")
 
 
 def _known_currency(code: str) -> None:
@@ -110,18 +140,24 @@ def _known_currency(code: str) -> None:
 def merged(tenant: Tenant, given: Mapping[str, Any]) -> Tenant:
     """The tenant with `given` (name, currency, limits, policies) put over it.
 
-    `limits` and `policies` are mappings of which only what they name is changed; None resets to the default.
+    `limits` and `policies`, and in them `prices` and its `actions`, are mappings of which only what they name is
+    changed; None resets to the default.
     """
     part: dict[str, Any] = {"limits": tenant.limits, "policies": tenant.policies}
     plain = {name: value for name, value in given.items() if name in ("name", "currency")}
     return replace(tenant, **plain, **{name: _merged(old, given.get(name, {})) for name, old in part.items()})
 
 
-_Part = TypeVar("_Part", Limits, Policies)
+_Part = TypeVar("_Part", Limits, Policies, PricePolicy)
 
 
 def _merged(part: _Part, given: Mapping[str, Any] | None) -> _Part:
     fields = {**asdict(part), **given} if given is not None else {}
+    if isinstance(part, Policies) and given and "prices" in given:
+        fields["prices"] = _merged(part.prices, given["prices"])
+    if isinstance(part, PricePolicy) and given and given.get("actions"):
+        actions = {**part.actions, **given["actions"]}
+        fields["actions"] = {finding: action for finding, action in actions.items() if action is not None}
     return type(part)(**{name: value for name, value in fields.items() if value is not None})
 
 
@@ -164,7 +200,7 @@ def shown(tenant: Tenant) -> dict[str, Any]:
         {"key_id": k.key_id, "created_at": rfc3339(k.created_at), "expires_at": k.expires_at and rfc3339(k.expires_at)}
         for k in tenant.keys
     ]
-    return asdict(tenant) | {"keys": keys, "limits": asdict(tenant.limits), "policies": asdict(tenant.policies)}
+    return asdict(tenant) | {"keys": keys, "limits": asdict(tenant.limits), "policies": to_builtins(tenant.policies)}
 
 
 def rfc3339(micros: int) -> str:
@@ -175,7 +211,14 @@ def rfc3339(micros: int) -> str:
 def encode(tenant: Tenant) -> bytes:
     """The value of a tenant's message."""
     keys, limits, policies = [asdict(key) for key in tenant.keys], asdict(tenant.limits), asdict(tenant.policies)
+    policies["prices"] = price_record(tenant.policies.prices)
     return codec.encode(TYPE, asdict(tenant) | {"keys": keys, "limits": limits, "policies": policies})
+
+
+def price_record(policy: PricePolicy) -> codec.Record:
+    """A policy as its schema has it."""
+    actions = [{"finding": finding, "action": action} for finding, action in policy.actions.items()]
+    return asdict(policy) | {"actions": actions}
 
 
 def decode(value: bytes) -> Tenant:
@@ -188,5 +231,14 @@ def decode(value: bytes) -> Tenant:
         record["currency"],
         tuple(ApiKey(**key) for key in record["keys"]),
         Limits(**record["limits"]),
-        Policies(tuple(policies["currencies"]), policies["order_totals"], policies["oversell"]),
+        Policies(
+            tuple(policies["currencies"]),
+            policies["order_totals"],
+            policies["oversell"],
+            _price_policy(policies["prices"]),
+        ),
     )
+
+
+def _price_policy(record: codec.Record) -> PricePolicy:
+    return PricePolicy(**record | {"actions": {row["finding"]: row["action"] for row in record["actions"]}})

@@ -5,7 +5,8 @@ so that readers could not tell. Writers therefore take turns: each change is a t
 and beginning one fences every other (KIP-98). Who was fenced has written nothing, and begins again.
 
 Policies decide what becomes of rows, so that they must stand in the log between the rows: the transaction that changes
-them also writes them to `ingestion`, or where they are about stock to `stock`, on the tenant's partition.
+them also writes them to `ingestion`, or where they are about stock or prices to `stock` or `prices`, on the tenant's
+partition.
 """
 
 import contextlib
@@ -37,6 +38,7 @@ from producers.tenant import (
     digest,
     encode,
     merged,
+    price_record,
     shown,
     with_new_key,
     with_revoked_key,
@@ -44,6 +46,7 @@ from producers.tenant import (
 )
 from schemas import codec, envelope, stock, topics
 from schemas.errors import Unavailable, Undecodable
+from schemas.prices import PRICE_POLICY
 from schemas.settings import Settings
 
 __all__ = [
@@ -151,7 +154,7 @@ def _begin(settings: Settings, tenants: int) -> confluent_kafka.Producer:
         config(settings)
         | {
             "transactional.id": settings.named(_WRITER),
-            # A writer that died hides later records, also of `ingestion` and `stock`, until then or the next writer.
+            # A writer that died hides later records, also of `ingestion`, `stock` and `prices`, until then or the next.
             "transaction.timeout.ms": round(1000 * min(longest, _MAX_TRANSACTION_S)),
             "logger": _unheard,
         }
@@ -174,6 +177,9 @@ def _produce(
     record = {"tenant_id": tenant.tenant_id} | asdict(now)
     if (now.currencies, now.order_totals) != (before.currencies, before.order_totals):
         said.append((topics.INGESTION, envelope.INGESTION_POLICY, codec.encode(envelope.INGESTION_POLICY, record)))
+    if now.prices != before.prices:
+        policy = {"tenant_id": tenant.tenant_id} | price_record(now.prices)
+        said.append((topics.PRICES, PRICE_POLICY, codec.encode(PRICE_POLICY, policy)))
     if now.oversell != before.oversell:
         said.append((topics.STOCK, stock.POLICY, codec.encode(stock.POLICY, record)))
     for topic, type_, value in said:

@@ -21,6 +21,8 @@ RATE_LIMIT_UNCHECKED = Counter(
 )
 STREAMS = Gauge("tillstream_read_streams", "Reads that are streamed now.")
 WAITING = Gauge("tillstream_waiting_requests", "Requests that wait for what becomes of their event.")
+ALERT_STREAMS = Gauge("tillstream_alert_streams", "Clients that watch alerts on prices.")
+ALERT_READERS_DROPPED = Counter("tillstream_alert_readers_dropped", "Of those, told to go because they fell behind.")
 TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 
 # every producer

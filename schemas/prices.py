@@ -3,6 +3,8 @@
 from enum import StrEnum
 from typing import Final
 
+from schemas.codec import Record
+
 PRICE_CHANGES: Final = "tillstream.price-changes.v1"
 PRICE_LIMITS: Final = "tillstream.price-limits.v1"
 PRICE_POLICY: Final = "tillstream.price-policy.v1"
@@ -61,3 +63,22 @@ ACTIONS: Final = {
     Detector.FLAPPING: Action.FLAG,
 }
 """What a finding leads to where the tenant's policy does not say otherwise; for others a policy says nothing."""
+
+POLICY_RANGES: Final = {
+    "max_increase_percent": (1, 1_000_000),
+    "max_decrease_percent": (1, 100),
+    "usual_increase_percent": (1, 1_000_000),
+    "usual_decrease_percent": (1, 99),
+    "jump_factor": (1, 1_000),
+    "flap_window_s": (0, 31_536_000),
+    "breaker_share_percent": (0, 100),
+    "breaker_change_percent": (1, 99),
+    "breaker_min_changes": (1, 1_000_000),
+}
+"""What the numbers of a policy may be (schema price-policy.v1), both ends included."""
+
+
+def alarming(row: Record) -> bool:
+    """Whether a PriceVerdict is an alert: something was found about the price, which is neither late nor no price."""
+    found, status = row["findings"], row["status"]
+    return bool(found) and status != Status.SUPERSEDED and found[0]["name"] != Detector.INVALID

@@ -30,20 +30,29 @@ Currency = Annotated[
     str,
     Meta(min_length=3, max_length=3, description="ISO 4217 code.", extra_json_schema={"pattern": "^[A-Z]{3}$"}),
 ]
+_AMOUNT: Final[dict[str, Any]] = {
+    "pattern": r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,2}0*)?$",
+    "minimum": 0,
+    "maximum": 9999999999.99,
+}
 Money = Annotated[
     msgspec.Raw,
     Meta(
         description="A number, or one as a string (without sign and exponent), with at most 2 decimals.",
         examples=["12.50"],
-        extra_json_schema={
-            "type": ["string", "number"],
-            "pattern": r"^(0|[1-9][0-9]{0,9})(\.[0-9]{1,2}0*)?$",
-            "minimum": 0,
-            "maximum": 9999999999.99,
-        },
+        extra_json_schema={"type": ["string", "number"], **_AMOUNT},
     ),
 ]
 """JSON as it came; `amount` reads it."""
+OptionalMoney = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="As any amount, or null.",
+        examples=["12.50"],
+        extra_json_schema={"type": ["string", "number", "null"], **_AMOUNT},
+    ),
+]
+"""The same, where b"" and b"null" are none."""
 Moment = Annotated[datetime, Meta(tz=True, description="RFC 3339 with an offset, of a year from 1970 to 2199.")]
 Version = Annotated[
     Moment | None,
@@ -149,8 +158,8 @@ _CURRENCY: Final = {
 
 
 _NATURAL: Final = {"customers": "customer_id", "products": "product_id", "orders": "external_order_id"}
-_JSON_TEXT: Final = ("attributes", "raw_payload")
-_MONEY: Final = ("price", "total_amount", "unit_price")
+_JSON_TEXT: Final = ("attributes", "metadata", "raw_payload")
+_MONEY: Final = ("new_price", "price", "total_amount", "unit_price")
 TIMES: Final = ("updated_at", "order_date", "occurred_at")
 
 

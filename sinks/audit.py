@@ -19,7 +19,7 @@ from schemas.errors import Undecodable
 from schemas.settings import Settings
 
 OUTCOMES: Final = ("applied", "superseded", "duplicate", "conflict", "rejected")
-_SOURCES: Final = (topics.INGESTION, topics.STOCK)
+_SOURCES: Final = (topics.INGESTION, topics.STOCK, topics.PRICES)
 _LISTED: Final = 20
 
 

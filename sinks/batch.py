@@ -80,14 +80,15 @@ class Message:
 class Batch:
     """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
 
-    `folded` are StockOutcomes, `levels` the last value of each key of `stock.levels`. `up_to` is when the newest source
-    message of a partition was appended, in ms, by topic and partition.
+    `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
+    `up_to` is when the newest source message of a partition was appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)
     outcomes: list[codec.Record] = field(default_factory=list)
     tenants: list[tuple[Tenant, int, int]] = field(default_factory=list)
     folded: list[codec.Record] = field(default_factory=list)
+    judged: list[codec.Record] = field(default_factory=list)
     levels: dict[bytes, bytes] = field(default_factory=dict)
     up_to: dict[tuple[str, int], int] = field(default_factory=dict)
 

@@ -24,7 +24,7 @@ from sinks.records import Room
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.OUTCOMES]
+TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
 

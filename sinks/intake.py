@@ -12,6 +12,7 @@ from producers.registry import backoff, reading
 from schemas import codec, metrics, stock, topics
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Unavailable, Undecodable
+from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
 from sinks import ledger
 from sinks.batch import Batch, Message, prepare
@@ -33,6 +34,7 @@ class Intake:
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._levels = settings.named(topics.STOCK_LEVELS)
+        self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
         self.policies = InForce()
 
@@ -46,6 +48,10 @@ class Intake:
                 case self._levels:
                     if level := _take_level(batch, record):
                         newest[at.partition] = level
+                case self._verdicts:
+                    judged = codec.decode(PRICE_VERDICTS, record.value())
+                    batch.judged.append(judged)
+                    batch.up_to[at.topic, at.partition] = judged["time_ms"]
                 case self._outcomes:
                     _take_outcome(batch, record, at)
                 case self._tenants:
@@ -128,7 +134,11 @@ def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Mess
 def count(batch: Batch) -> None:
     """Tell Prometheus what was written."""
     now_ms = time.time_ns() // 1_000_000
-    metrics.BATCH_ROWS.observe(sum(m.count for m in batch.messages) + sum(len(f["movements"]) for f in batch.folded))
+    metrics.BATCH_ROWS.observe(
+        sum(m.count for m in batch.messages)
+        + sum(len(folded["movements"]) for folded in batch.folded)
+        + sum(len(judged["rows"]) for judged in batch.judged)
+    )
     for message in batch.messages:
         entity = message.envelope.entity if message.refused is None else "unknown"
         outcome, _, *numbers = ledger.counts(message)
@@ -138,6 +148,9 @@ def count(batch: Batch) -> None:
     for folded in batch.folded:
         _count("stock", ledger.folded_counts(folded)[1:])
         metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - folded["accepted_ms"]) / 1000)
+    for judged in batch.judged:
+        _count("prices", ledger.judged_counts(judged)[1:])
+        metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - judged["accepted_ms"]) / 1000)
 
 
 def _count(entity: str, numbers: Iterable[int]) -> None:

@@ -11,28 +11,34 @@ from psycopg.types.json import Jsonb
 from schemas import codec, stock
 from schemas.envelope import Envelope
 from schemas.movements import pointer, sent
-from sinks.batch import Message, RowError
+from schemas.price_events import asked
+from schemas.prices import HELD_PRICE_DECISION, Status
+from sinks.batch import Batch, Message, RowError
+from sinks.records import storable
 from sinks.sql import statement
 
 Db = psycopg.Connection[Any]
 Line = tuple[Any, ...]
 
+_BELOW_ZERO: Final = {"name": "non_positive", "reason": "a price below zero is never in force"}
+"""Why a price is rejected by a tenant that ignores such findings."""
+
 _HASH_BYTES: Final = 16
-_KEPT: Final = 10_000
-"""Characters kept of a refused row."""
 
 
-def write(db: Db, messages: list[Message], outcomes: list[codec.Record], folded: list[codec.Record]) -> None:
-    """Add the lines of these messages, of what streams did not send on, and of stock that they folded."""
+def write(db: Db, batch: Batch, fresh: list[Message]) -> None:
+    """Add the lines of a batch: of these messages, of what streams did not send on, of what they folded and judged."""
     lines = [
-        *map(_line, messages),
-        *map(_outcome_line, outcomes),
-        *map(_folded_line, folded),
+        *map(_line, fresh),
+        *map(_outcome_line, batch.outcomes),
+        *map(_folded_line, batch.folded),
+        *map(_judged_line, batch.judged),
     ]
     if lines:
         db.execute(statement("insert_ledger"), [list(column) for column in zip(*lines, strict=True)])
-    errors = [_error(m, error) for m in messages if not m.duplicate for error in (*m.invalid, *m.errors)]
-    errors += [error for outcome in folded for error in _rejected_movements(outcome)]
+    errors = [_error(m, error) for m in fresh if not m.duplicate for error in (*m.invalid, *m.errors)]
+    errors += [error for outcome in batch.folded for error in _rejected_movements(outcome)]
+    errors += [error for batch_ in batch.judged for error in _rejected_prices(batch_)]
     if errors:
         db.execute(statement("insert_row_errors"), [list(column) for column in zip(*errors, strict=True)])
 
@@ -55,6 +61,20 @@ def folded_counts(outcome: codec.Record) -> tuple[int, int, int, int, int]:
     counted = Counter([one["outcome"] for one in outcome["movements"]])
     applied, superseded, duplicate, rejected = (counted[name] for name in stock.OUTCOMES)
     return len(outcome["movements"]), applied, superseded, duplicate, rejected
+
+
+def judged_counts(verdicts: codec.Record) -> tuple[int, int, int, int, int]:
+    """As `folded_counts`, of a PriceVerdictBatch.
+
+    A price that is held was taken: what becomes of it is for the decision, whose row counts for itself. A decision is
+    applied when it is carried out, whatever it says; rows that came before are left out of the batch and counted there.
+    """
+    statuses = Counter([row["status"] for row in verdicts["rows"]])
+    superseded, rejected, trimmed = statuses[Status.SUPERSEDED], statuses[Status.REJECTED], verdicts["trimmed"]
+    if verdicts["type"] == HELD_PRICE_DECISION:
+        rejected = 0
+    rows = len(verdicts["rows"])
+    return rows + trimmed, rows - superseded - rejected, superseded, trimmed, rejected
 
 
 def _line(message: Message) -> Line:
@@ -96,14 +116,38 @@ def _folded_line(outcome: codec.Record) -> Line:
     )  # fmt: skip
 
 
+def _judged_line(verdicts: codec.Record) -> Line:
+    rows, applied, superseded, duplicate, rejected = judged_counts(verdicts)
+    return (
+        verdicts["tenant_id"], verdicts["topic"], verdicts["partition"], verdicts["offset"], verdicts["event_id"],
+        verdicts["type"], "applied", rows, applied, superseded, duplicate, 0, rejected, None, None,
+        verdicts["accepted_ms"], verdicts["time_ms"], _uuid(verdicts["request_id"]), verdicts["body_hash"],
+        verdicts["first_line"], verdicts["last_line"], verdicts["total_lines"], None, None,
+    )  # fmt: skip
+
+
+def _rejected_prices(verdicts: codec.Record) -> Iterator[Line]:
+    if verdicts["type"] == HELD_PRICE_DECISION:
+        return
+    at = (verdicts["tenant_id"], verdicts["topic"], verdicts["partition"], verdicts["offset"])
+    for index, row in enumerate(verdicts["rows"]):
+        if row["status"] == Status.REJECTED:
+            found = row["findings"] or [_BELOW_ZERO]
+            errors = [{"pointer": "", "code": one["name"], "detail": one["reason"]} for one in found]
+            yield (
+                *at, index, row["line"], found[0]["name"], found[0]["reason"], storable(row["product_id"]), "sink", "",
+                Jsonb(errors), storable(asked(row)),
+            )  # fmt: skip
+
+
 def _rejected_movements(outcome: codec.Record) -> Iterator[Line]:
     at = (outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"])
     for index, one in enumerate(outcome["movements"]):
         if one["outcome"] == "rejected":
             code, movement = one["code"], one["movement"]
             yield (
-                *at, index, movement["line"], code, stock.reason(one), _storable(movement["product_id"]), "sink",
-                pointer(code), None, _storable(sent(movement)),
+                *at, index, movement["line"], code, stock.reason(one), storable(movement["product_id"]), "sink",
+                pointer(code), None, storable(sent(movement)),
             )  # fmt: skip
 
 
@@ -113,16 +157,11 @@ def _uuid(text: str | None) -> UUID | None:
 
 def _error(message: Message, error: RowError) -> Line:
     src = message.envelope.src
-    errors = [{name: _storable(text) for name, text in one.items()} for one in error.errors]
+    errors = [{name: storable(text) for name, text in one.items()} for one in error.errors]
     stage = "sink" if message.count else "gateway"
     return (
-        message.tenant_id, src.topic, src.partition, src.offset, error.row_index, error.line, _storable(error.code),
-        _storable(error.detail), _storable(error.natural_id), stage, _storable(error.pointer),
+        message.tenant_id, src.topic, src.partition, src.offset, error.row_index, error.line, storable(error.code),
+        storable(error.detail), storable(error.natural_id), stage, storable(error.pointer),
         Jsonb(errors) if errors else None,
-        _storable(error.row),
+        storable(error.row),
     )  # fmt: skip
-
-
-def _storable(text: str | None) -> str | None:
-    """Text that PostgreSQL can hold, whatever a direct producer put into it."""
-    return text and text[:_KEPT].replace("\x00", "�").encode(errors="replace").decode()

@@ -13,6 +13,8 @@ from schemas.errors import Rejected
 log = logging.getLogger(__name__)
 
 _MAX_BYTES: Final = 8_000_000
+_KEPT: Final = 10_000
+"""Characters kept of a text that anybody may have sent."""
 
 
 class Room:
@@ -50,3 +52,8 @@ def _declared_rows(record: confluent_kafka.Message) -> int:
         if name == "ts-rows" and raw is not None and raw.isdigit():
             return max(1, int(raw))
     return 1
+
+
+def storable(text: str | None) -> str | None:
+    """Text that PostgreSQL can hold, whatever a direct producer put into it."""
+    return text and text[:_KEPT].replace("\x00", "�").encode(errors="replace").decode()

@@ -1,11 +1,11 @@
-"""Writes a batch in one transaction: rows of each entity, uploads, policies, stock, ledger, tenants, the offsets."""
+"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, tenants, the offsets."""
 
 from collections import defaultdict
 from typing import Any
 
 import psycopg
 
-from sinks import ledger, policies, stock, tenants, uploads
+from sinks import ledger, policies, prices, stock, tenants, uploads
 from sinks.batch import Batch, Message
 from sinks.offsets import Move, advance
 from sinks.sql import statement
@@ -39,7 +39,8 @@ def write(db: Db, batch: Batch, moves: list[Move]) -> None:
         policies.store(db, [(m.tenant_id, m.policies, m.envelope.src.offset) for m in new if m.policies is not None])
         stock.store_levels(db, batch.levels)
         stock.store_movements(db, batch.folded)
-        ledger.write(db, fresh, batch.outcomes, batch.folded)
+        prices.store(db, batch.judged)
+        ledger.write(db, batch, fresh)
         tenants.materialise(db, batch.tenants)
         advance(db, moves)
 

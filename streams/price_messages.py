@@ -29,7 +29,7 @@ def take(prices: Entries, tallies: Entries, tenant_key: bytes, envelope: Envelop
 
     Raises Rejected for a policy that could not be followed; nothing is changed then.
     """
-    src, breaker = envelope.src, None
+    src, request, breaker = envelope.src, envelope.request, None
     at = At(src.offset, src.time_ms * 1000)
     verdicts: list[Verdict] = []
     if envelope.type == PRICE_POLICY:
@@ -49,7 +49,11 @@ def take(prices: Entries, tallies: Entries, tenant_key: bytes, envelope: Envelop
         "offset": src.offset,
         "time_ms": src.time_ms,
         "accepted_ms": envelope.accepted_ms,
-        "request_id": str(envelope.request.id) if envelope.request else None,
+        "request_id": str(request.id) if request else None,
+        "body_hash": envelope.content_hash[:16] if request else None,
+        "first_line": request.first if request else None,
+        "last_line": request.last if request else None,
+        "total_lines": request.total if request else None,
         "breaker": breaker,
         "decided_by": record.get("decided_by"),
         "decision_reason": record.get("reason"),

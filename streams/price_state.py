@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from schemas.codec import Record
 from schemas.errors import Rejected
-from schemas.prices import ACTIONS, Action, Detector, Status
+from schemas.prices import ACTIONS, POLICY_RANGES, Action, Detector, Status
 
 MICRO: Final = 1_000_000
 RECENT: Final = 6
@@ -66,19 +66,6 @@ class State(Struct, frozen=True, array_like=True, gc=False):
     ceiling: int | None = None
 
 
-_RANGES: Final = {
-    "max_increase_percent": (1, 1_000_000),
-    "max_decrease_percent": (1, 100),
-    "usual_increase_percent": (1, 1_000_000),
-    "usual_decrease_percent": (1, 99),
-    "jump_factor": (1, 1_000),
-    "flap_window_s": (0, 31_536_000),
-    "breaker_share_percent": (0, 100),
-    "breaker_change_percent": (1, 99),
-    "breaker_min_changes": (1, 1_000_000),
-}
-
-
 class Policy(Struct, frozen=True, array_like=True, gc=False):
     """A tenant's rules; the fields are those of schema price-policy.v1."""
 
@@ -96,13 +83,13 @@ class Policy(Struct, frozen=True, array_like=True, gc=False):
     @classmethod
     def of(cls, record: Record) -> "Policy":
         """The policy of a PricePolicy message. Raises Rejected for one that could not be followed."""
-        for name, (least, most) in _RANGES.items():
+        for name, (least, most) in POLICY_RANGES.items():
             if record[name] is not None and not least <= record[name] <= most:
                 raise Rejected("invalid_policy", f"{name} is {least} to {most}, not {record[name]}")
         actions = {row["finding"]: row["action"] for row in record["actions"]}
         if unknown := actions.keys() - ACTIONS.keys():
             raise Rejected("invalid_policy", f"no such finding: {', '.join(sorted(unknown))}; see {', '.join(ACTIONS)}")
-        return cls(**{name: record[name] for name in _RANGES}, actions=actions)
+        return cls(**{name: record[name] for name in POLICY_RANGES}, actions=actions)
 
 
 class Change(NamedTuple):

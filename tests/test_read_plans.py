@@ -23,8 +23,19 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
     with Pipeline.database() as url:
         with psycopg.connect(url, autocommit=True) as db:
             for tenant in ("one", TENANT, "three"):
-                fill(db, tenant, products=3_000, customers=5_000, orders=20_000, stock=3_000, movements=20_000)
-            db.execute("VACUUM ANALYZE products, customers, orders, order_items, stock_levels, stock_movements")
+                fill(
+                    db,
+                    tenant,
+                    products=3_000,
+                    customers=5_000,
+                    orders=20_000,
+                    stock=3_000,
+                    movements=20_000,
+                    prices=20_000,
+                )
+            db.execute(
+                "VACUUM ANALYZE products, customers, orders, order_items, stock_levels, stock_movements, price_changes"
+            )
         with psycopg.connect(credentials.reader_url(url, READER_PASSWORD)) as db:
             for name, value in (database.READING | {"app.tenant_id": TENANT}).items():
                 db.execute("SELECT set_config(%s, %s, false)", [name, value])
@@ -34,7 +45,7 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
 def plan(db: psycopg.Connection[Any], entity: str, query: str, limit: int | None) -> list[dict[str, Any]]:
     """The nodes of the plan of a read; an index by the name that its migration gave it."""
     where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
-    if entity == "stock_history":
+    if entity in ("stock_history", "price_history"):
         where.append(SQL("product_id = 'P-7'").format())
     explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit))
     row = db.execute(explain).fetchone()
@@ -71,6 +82,12 @@ READS = [
     ("stock", "product_id=P-7", {"stock_levels_pkey"}),
     ("stock_history", "", {"stock_movements_pkey"}),
     ("stock_history", "outcome=rejected", {"stock_movements_pkey"}),
+    ("price_history", "", {"price_changes_pkey"}),
+    ("price_history", "status=held", {"price_changes_pkey"}),
+    ("price_alerts", "", {"price_alerts", "price_decisions"}),
+    ("price_alerts", "from=2026-01-02&to=2026-01-03", {"price_alerts", "price_decisions"}),
+    ("price_alerts", "status=held", {"price_alerts", "price_decisions"}),
+    ("price_alerts", "name=jump", {"price_alerts", "price_decisions"}),
 ]
 FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false", "outcome=rejected"}
 """Reads that match so few rows here that they may be found first and then sorted."""

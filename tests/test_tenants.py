@@ -14,15 +14,18 @@ import confluent_kafka
 import httpx
 import pytest
 from gateways import ADMIN, gateway, send
+from msgspec import to_builtins
 from pipeline import Pipeline, eventually
 from shop import problem
 
 from producers import admin, tenants
 from producers.client import config
+from producers.tenant import PricePolicy
 from producers.tenants import Follower, Tenant
 from schemas.settings import Settings
 
 IN_FORCE_S = 1.0
+PRICES = to_builtins(PricePolicy())
 Two = tuple[httpx.Client, httpx.Client]
 
 
@@ -169,10 +172,17 @@ def test_a_patch_changes_what_it_names_and_null_is_the_default(one: httpx.Client
     }
     said = one.patch(url, json=body).json()
     assert said["limits"] == {"requests_per_minute": 500, "product_events_per_minute": 0}
-    assert said["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "at_least", "oversell": True}
+    policies = {"currencies": ["EUR", "USD"], "order_totals": "at_least", "oversell": True, "prices": PRICES}
+    assert said["policies"] == policies
     said = one.patch(url, json={"limits": {"requests_per_minute": None}, "policies": {"currencies": None}}).json()
     assert said["limits"] == {"requests_per_minute": None, "product_events_per_minute": 0}
-    assert said["policies"] == {"currencies": [], "order_totals": "at_least", "oversell": True}
+    assert said["policies"] == policies | {"currencies": []}
+    prices = {"max_decrease_percent": 80, "jump_factor": 9, "actions": {"jump": "hold", "floor": "reject"}}
+    one.patch(url, json={"policies": {"prices": prices}}).raise_for_status()
+    said = one.patch(url, json={"policies": {"prices": {"jump_factor": None, "actions": {"floor": None}}}}).json()
+    assert said["policies"]["prices"] == PRICES | {"max_decrease_percent": 80, "actions": {"jump": "hold"}}
+    said = one.patch(url, json={"policies": {"prices": None}}).json()
+    assert said["policies"] == policies | {"currencies": []}
     said = one.patch(url, json={"limits": None, "policies": None, "name": "New"}).json()
     assert said["limits"] == {"requests_per_minute": None, "product_events_per_minute": None}
     assert (said["policies"]["order_totals"], said["name"]) == ("exact", "New")
@@ -226,6 +236,10 @@ NONSENSE: list[tuple[Any, int, str]] = [
     ({"tenant_id": "x", "policies": {"currencies": ["EUR", "EURO"]}}, 422, "bad_currency"),
     ({"tenant_id": "x", "policies": {"order_totals": "roughly"}}, 422, "bad_order_totals"),
     ({"tenant_id": "x", "policies": {"oversell": "yes"}}, 422, "bad_body"),
+    ({"tenant_id": "x", "policies": {"prices": {"jump_factor": 0}}}, 422, "bad_price_policy"),
+    ({"tenant_id": "x", "policies": {"prices": {"actions": {"jump": "shout"}}}}, 422, "bad_price_policy"),
+    ({"tenant_id": "x", "policies": {"prices": {"actions": {"breaker": "flag"}}}}, 422, "bad_price_policy"),
+    ({"tenant_id": "x", "policies": {"prices": {"jmp_factor": 1}}}, 422, "bad_body"),
     ({"tenant_id": "x", "limits": {"requests_per_minute": -1}}, 422, "bad_limit"),
     ({"tenant_id": "x", "limits": {"requests_per_minute": 10**30}}, 422, "bad_limit"),
 ]
@@ -341,12 +355,13 @@ def test_a_tenant_is_rotated_and_set_on_the_command_line(kafka: Pipeline) -> Non
         each for each in json.loads(kafka.cli("tenants", "list", "--json").stdout) if each["tenant_id"] == "cli"
     ]
     assert (listed["name"], listed["limits"]["requests_per_minute"]) == ("New", 0)
-    assert listed["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "exact", "oversell": True}
+    policies = {"currencies": ["EUR", "USD"], "order_totals": "exact", "oversell": True, "prices": PRICES}
+    assert listed["policies"] == policies
     shown = kafka.cli("tenants", "list").stdout
     assert "until" in shown
     assert "oversells" in shown
     again = json.loads(kafka.cli("tenants", "set", "cli", "--no-oversell", "--json").stdout)
-    assert again["policies"] == {"currencies": ["EUR", "USD"], "order_totals": "exact", "oversell": False}
+    assert again["policies"] == policies | {"oversell": False}
 
 
 def test_a_table_from_a_spreadsheet_is_loaded_and_its_keys_kept_from_others(

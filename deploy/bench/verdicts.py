@@ -1,4 +1,4 @@
-"""Prices through Kafka: messages of 1,000 changes to verdicts, and one change at a time, by one streams worker."""
+"""Prices: messages of 1,000 changes to verdicts, and one change at a time, through Kafka and over HTTP."""
 
 import threading
 import time
@@ -8,9 +8,10 @@ from typing import Final
 
 import confluent_kafka
 
-from deploy.bench import figures
+from deploy.bench import callers, figures
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Installation, Say, spent
+from deploy.bench.load import percentile
 from deploy.stack import Stack
 from producers.client import config
 from schemas import codec, topics
@@ -18,6 +19,7 @@ from schemas.envelope import headers_of
 from schemas.errors import Unavailable
 from schemas.prices import PRICE_CHANGES
 from schemas.settings import Settings
+from sinks.audit import audit
 
 P95_MS: Final = 60.0
 MESSAGE_ROWS: Final = 1_000
@@ -28,7 +30,7 @@ _PATIENCE_S: Final = 120.0
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
-    """Price changes of direct producers to their verdicts, by one streams worker; each product comes five times."""
+    """Price changes to their verdicts, by one streams worker; each product comes five times. Over HTTP with sinks."""
     with Installation(stack, "verdicts") as shop:
         shop.start("streams")
         producer = confluent_kafka.Producer(config(shop.settings))
@@ -48,10 +50,21 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
             say(f"{_PER_SECOND} changes a second")
             sent = _send(producer, shop.settings, "single", range(_PER_SECOND * _SECONDS))
             _await(seen, 1 + len(messages) + len(sent))
-        late = sorted((seen[event] - at) * 1_000 for event, at in sent.items())
-        p50, p95, p99 = (late[len(late) * percent // 100] for percent in (50, 95, 99))
-        yield Figure("change to verdict, p50 and p99", f"{p50:.1f} and {p99:.1f} ms")
-        yield Figure("change to verdict, p95", f"{p95:.1f} ms", None, f"< {P95_MS:.0f} ms", p95 < P95_MS)
+        yield from _late("Kafka", sorted((seen[event] - at) * 1_000 for event, at in sent.items()))
+        say(f"{_PER_SECOND} requests a second")
+        keys = {tenant: shop.tenant(tenant) for tenant in _TENANTS}
+        shop.start("gateway", "sinks")
+        callers.call(shop.gateway_url, keys, range(_PER_SECOND * 2), _PER_SECOND)  # all is warm then,
+        audit(shop.settings, wait_s=_PATIENCE_S)  # and the sinks have done what is behind them
+        before = shop.cpu_seconds()
+        yield from _late("HTTP", callers.call(shop.gateway_url, keys, range(_PER_SECOND * _SECONDS), _PER_SECOND))
+        yield from figures.cpu(spent(before, shop.cpu_seconds()), _PER_SECOND * _SECONDS, "request")
+
+
+def _late(where: str, late: list[float]) -> Iterator[Figure]:
+    p50, p95, p99 = (percentile(late, percent) for percent in (50, 95, 99))
+    yield Figure(f"{where}, change to verdict, p50 and p99", f"{p50:.1f} and {p99:.1f} ms")
+    yield Figure(f"{where}, change to verdict, p95", f"{p95:.1f} ms", None, f"< {P95_MS:.0f} ms", p95 < P95_MS)
 
 
 def _changes(message: int, count: int) -> tuple[str, bytes]:

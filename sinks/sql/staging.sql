@@ -27,3 +27,12 @@ CREATE TEMP TABLE staged_stock_movements (
     kind text, moved bigint, expected_quantity bigint, occurred_at timestamptz, logged_at timestamptz, outcome text,
     code text, quantity bigint, version bigint
 ) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE staged_price_changes (
+    tenant_id text, product_id text, log_offset bigint, row_index int, line int, event_id text, change_id text,
+    status text, alert boolean, findings text, before_cents bigint, new_cents bigint, after_cents bigint, currency text,
+    new_currency text, version bigint, occurred_at timestamptz, logged_at timestamptz, source text, metadata text,
+    held_offset bigint, decided_by text, decision_reason text
+) ON COMMIT DELETE ROWS;
+CREATE TEMP TABLE staged_price_limits (
+    tenant_id text, product_id text, floor_cents bigint, ceiling_cents bigint, log_offset bigint, row_index int
+) ON COMMIT DELETE ROWS;

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.tenant import PricePolicy, price_record
 from schemas import codec, prices
 from schemas.compiled import zigzag
 from schemas.errors import Rejected, Undecodable
@@ -70,7 +71,14 @@ a_tenant = st.fixed_dictionaries(
         "keys": st.lists(keys, max_size=3),
         "limits": st.fixed_dictionaries({"requests_per_minute": limits, "product_events_per_minute": limits}),
         "policies": st.fixed_dictionaries(
-            {"currencies": st.lists(text, max_size=5), "order_totals": text, "oversell": st.booleans()}
+            {
+                "currencies": st.lists(text, max_size=5),
+                "order_totals": text,
+                "oversell": st.booleans(),
+                "prices": st.fixed_dictionaries({name: st.integers(1, 9) for name in prices.POLICY_RANGES}).map(
+                    lambda policy: policy | {"actions": [{"finding": "jump", "action": "hold"}]}
+                ),
+            }
         ),
     }
 )
@@ -83,7 +91,7 @@ def test_records_in_records_and_arrays_of_strings_are_fastavros_bytes_too(tenant
     assert value == by_fastavro(type_, tenant)
     assert codec.decode(type_, value) == tenant
     required = {name: tenant[name] for name in ("tenant_id", "name", "currency", "keys")}
-    policies = {"currencies": [], "order_totals": "exact", "oversell": False}
+    policies = {"currencies": [], "order_totals": "exact", "oversell": False, "prices": price_record(PricePolicy())}
     assert codec.decode(type_, codec.encode(type_, required))["policies"] == policies
 
 
@@ -116,6 +124,8 @@ verdict = st.fixed_dictionaries(
 def test_verdicts_are_fastavros_bytes_too(rows: list[Any], offset: int, time_ms: int, why: str | None) -> None:
     at = {"type": "t", "topic": "prices", "partition": 3, "offset": offset, "time_ms": time_ms, "accepted_ms": time_ms}
     said = {"event_id": "e", "request_id": why, "trimmed": 0, "breaker": why, "decided_by": why, "decision_reason": why}
+    lines = None if why is None else len(why)
+    said |= {"body_hash": b"h" * 16, "first_line": lines, "last_line": lines, "total_lines": lines}
     batch = {"tenant_id": "t", "rows": rows, **at, **said}
     value = codec.encode(prices.PRICE_VERDICTS, batch)
     assert value == by_fastavro(prices.PRICE_VERDICTS, batch)

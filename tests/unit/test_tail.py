@@ -11,7 +11,7 @@ from schemas.settings import Settings
 
 
 def tail() -> Tail:
-    return Tail(Settings(), topics.OUTCOMES)
+    return Tail(Settings(), [topics.OUTCOMES])
 
 
 def test_what_nobody_fetches_is_bounded_and_let_go_of() -> None:
@@ -56,7 +56,7 @@ def test_so_many_wait_and_no_more() -> None:
 def test_two_may_wait_for_the_same() -> None:
     one = tail()
     first, second = one.waiter("acme", "a"), one.waiter("acme", "a")
-    one._deliver([(first.awaited, Seen("t", b"x"))])
+    one._deliver([(awaited, Seen("t", b"x")) for awaited in first.awaited])
     first.close()
     assert one.held == 1
     assert asyncio.run(second.next()).value == b"x"

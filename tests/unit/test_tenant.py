@@ -7,7 +7,7 @@ import pytest
 
 from deploy import tenant_files
 from producers import tenant as t
-from producers.tenant import ApiKey, Limits, Policies, Tenant
+from producers.tenant import ApiKey, Limits, Policies, PricePolicy, Tenant
 from schemas.currencies import CURRENCIES
 from schemas.errors import Rejected
 
@@ -22,7 +22,8 @@ def at(micros: int) -> t.Clock:
 def test_a_tenant_reads_as_it_was_written() -> None:
     tenant = Tenant(
         "acme", "Ærø", "DKK", (ApiKey("k", b"\1" * 32, 5, None), ApiKey("l", b"\2" * 32, 5, 7)),
-        Limits(0, 7), Policies(("DKK", "EUR"), "any", oversell=True),
+        Limits(0, 7),
+        Policies(("DKK", "EUR"), "any", oversell=True, prices=PricePolicy(80, jump_factor=7, actions={"jump": "hold"})),
     )  # fmt: skip
     assert t.decode(t.encode(tenant)) == tenant
     assert t.decode(t.encode(ACME)) == ACME
