@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import bodies
+from gateway.ingest import known_parameters
 from gateway.price_policy import PricesChange
 from gateway.problems import Problem, json
 from producers import tenants
@@ -166,6 +167,7 @@ class Tenants(_Guarded):
 
     async def get(self, request: Request) -> Response:
         """List tenants by id, a page at a time."""
+        known_parameters(request, {"limit", "cursor"})
         size = request.query_params.get("limit", str(_PAGE))
         if not (size.isascii() and size.isdigit() and len(size) < 16 and 1 <= int(size) <= _MAX_PAGE):
             raise Problem(400, "bad_parameter", f"limit takes 1 to {_MAX_PAGE}, not {size!r}")

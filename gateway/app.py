@@ -5,8 +5,9 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import Any, Final, TypedDict
+from typing import Any, TypedDict
 
+from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -29,6 +30,7 @@ from gateway.price_rules import price_decisions, price_limits
 from gateway.problems import Problem, render
 from gateway.rate_limits import RateLimitHeaders, RateLimits
 from gateway.schema_pages import Static
+from gateway.single import SingleEvents
 from gateway.stream import Streams
 from gateway.tail import Tail
 from gateway.tenants import Registry
@@ -37,8 +39,6 @@ from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
-_requests: Final = cache(metrics.REQUESTS.labels)
-_request_seconds: Final = cache(metrics.REQUEST_SECONDS.labels)
 BASE = "/api/v1/tenants/{tenant_id:str}"
 
 
@@ -101,7 +101,7 @@ def create_app(settings: Settings) -> Starlette:
             ClientDisconnect: _gone,
             Exception: _bug,
         },
-        middleware=[Middleware(Measured), Middleware(RateLimitHeaders)],
+        middleware=[Middleware(Measured), Middleware(SingleEvents, settings), Middleware(RateLimitHeaders)],
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False  # what has no twin is nothing, and a client's Host header names no place to go
@@ -149,13 +149,15 @@ def _both(path: str, endpoint: Any, *methods: str) -> list[Route]:
 
 async def _http_error(request: Request, exc: Exception) -> Response:
     assert isinstance(exc, HTTPException)
-    known = {404: "there is nothing at this path", 405: "this path does not take this method"}
-    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
-    answer = await render(request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail)))
-    answer.headers.update(exc.headers or {})
+    headers = dict(exc.headers or {})
     if exc.status_code == 405 and (allowed := _allowed(request)):
-        answer.headers["Allow"] = ", ".join(sorted(allowed))
-    return answer
+        headers["Allow"] = ", ".join(sorted(allowed))
+    takes = f"this path does not take {request.method[:20]}; it takes {headers.get('Allow', 'none')}"
+    known = {404: "there is nothing at this path", 405: takes}
+    code = {404: "not_found", 405: "method_not_allowed"}.get(exc.status_code, "http_error")
+    return await render(
+        request, Problem(exc.status_code, code, known.get(exc.status_code, exc.detail), headers=headers)
+    )
 
 
 def _allowed(request: Request) -> set[str]:
@@ -183,6 +185,11 @@ async def _gone(request: Request, exc: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it
 
 
+@cache
+def _meters(route: str, status: int) -> tuple[Counter, Histogram]:
+    return metrics.REQUESTS.labels(route, str(status)), metrics.REQUEST_SECONDS.labels(route)
+
+
 class Measured:
     """Counts and times requests, by route; plain ASGI, since BaseHTTPMiddleware is slow."""
 
@@ -204,6 +211,6 @@ class Measured:
         try:
             await self._app(scope, receive, sending)
         finally:
-            route = getattr(scope.get("endpoint"), "__name__", "none").strip("_")
-            _requests(route, str(status)).inc()
-            _request_seconds(route).observe(time.perf_counter() - started)
+            answered, seconds = _meters(getattr(scope.get("endpoint"), "__name__", "none").strip("_"), status)
+            answered.inc()
+            seconds.observe(time.perf_counter() - started)

@@ -1,8 +1,8 @@
 """Request bodies: read whole, decompressed, never larger than allowed however small they were sent."""
 
 import asyncio
+import re
 import zlib
-from collections import Counter
 from typing import Final
 
 import zstandard
@@ -17,6 +17,12 @@ _MAX_ZSTD_WINDOW: Final = 8 * 1024 * 1024
 _TENANT_SHARE: Final = 3
 """One tenant may hold a third of the bytes in flight."""
 _BODY_S: Final = 60.0
+_ROWS: Final = {"", "application/x-ndjson", "application/json"}
+_TABLE: Final = re.compile(
+    r"text/(csv|tab-separated-values|xml|html)|multipart/.*|application/(csv|xml|.*(excel|sheet).*)"
+)
+_FORM: Final = "application/x-www-form-urlencoded"
+_PAIR: Final = re.compile(rb"[\w.%+\[\]-]+=")
 
 
 class Inflight:
@@ -28,23 +34,25 @@ class Inflight:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._tenant_limit = limit // _TENANT_SHARE
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}
         self._total = 0
         metrics.INFLIGHT_BYTES.set_function(lambda: self._total)
 
     def take(self, tenant_id: str, size: int) -> None:
         """Count bytes in; raises Problem 503."""
-        if self._total + size > self._limit or self._held[tenant_id] + size > self._tenant_limit:
+        held = self._held.get(tenant_id, 0) + size
+        if self._total + size > self._limit or held > self._tenant_limit:
             raise Problem(503, "overloaded", "too many bytes are being taken in right now", retry_after=1)
-        self._held[tenant_id] += size
+        self._held[tenant_id] = held
         self._total += size
 
     def give_back(self, tenant_id: str, size: int) -> None:
         """Count bytes out."""
-        self._held[tenant_id] -= size
         self._total -= size
-        if not self._held[tenant_id]:
-            del self._held[tenant_id]
+        if left := self._held.get(tenant_id, 0) - size:
+            self._held[tenant_id] = left
+        else:
+            self._held.pop(tenant_id, None)
 
 
 async def read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:
@@ -59,6 +67,17 @@ async def read(request: Request, tenant_id: str, settings: Settings, inflight: I
     except TimeoutError as exc:
         detail = f"a body has {_BODY_S:.0f} s to arrive; send smaller chunks"
         raise Problem(408, "body_too_slow", detail, retry_after=1) from exc
+
+
+def must_be_rows(request: Request, raw: bytes) -> None:
+    """Raises Problem 415 for what is surely neither NDJSON nor JSON. Other types pass: curl names a form by itself."""
+    type_ = header(request, b"content-type").partition(";")[0].strip().lower()
+    if type_ in _ROWS:
+        return
+    if _TABLE.fullmatch(type_) or (type_ == _FORM and _PAIR.match(raw)):
+        detail = f"{type_[:100]} is not read here: send one JSON object a line as application/x-ndjson, or one as"
+        hint = "'tillstream ingest FILE' sends CSV files"
+        raise Problem(415, "unknown_media_type", f"{detail} application/json; {hint}")
 
 
 async def _read(request: Request, tenant_id: str, settings: Settings, inflight: Inflight) -> bytes:

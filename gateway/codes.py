@@ -59,6 +59,7 @@ CODES: Final = {
         "too_many_rows": "The body must fit one message: with on_error=reject, or where it is movements of stock.",
     },
     415: {
+        "unknown_media_type": "The body's Content-Type is CSV, a form, or another that is neither NDJSON nor JSON.",
         "unknown_encoding": "The body's Content-Encoding is none of gzip, zstd, identity.",
     },
     422: {

@@ -45,6 +45,7 @@ async def ingest(request: Request) -> Response:
         raise unavailable("Kafka is away")
     raw = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
+        bodies.must_be_rows(request, raw)
         if entity.name == "products" and single:
             await request.state.limits.take_product(request, tenant, raw)
         body = Body(raw, single=single, one_message=all_or_nothing)

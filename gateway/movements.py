@@ -64,6 +64,7 @@ async def stock_events(request: Request) -> Response:
         raise unavailable("Kafka is away")
     raw = await bodies.read(request, tenant.tenant_id, request.state.settings, request.state.inflight)
     try:
+        bodies.must_be_rows(request, raw)
         if single:
             await request.state.limits.take_product(request, tenant, raw)
         checked = await _check(request, tenant, Body(raw, single=single), key, all_or_nothing=all_or_nothing)
@@ -90,9 +91,9 @@ async def stock_events(request: Request) -> Response:
         return answered(checked.answer, headers)
     with ExitStack() as until_answered:
         # Before it is published: what becomes of it can be there before Kafka's acknowledgement is.
-        waiter = until_answered.enter_context(
-            request.state.outcomes.waiter(tenant.tenant_id, checked.answer.event_ids[0])
-        )
+        outcomes = request.state.outcomes
+        waiter = until_answered.enter_context(outcomes.waiter(tenant.tenant_id, checked.answer.event_ids[0]))
+        await outcomes.begun(wait)
         await _publish(request, tenant, checked)
         lines = stock_outcomes.followed(waiter, checked.answer, before, wait)
         return Lines(202, lines, headers, until_answered.pop_all().close)

@@ -60,7 +60,7 @@ TENANT_CODES: Final = (
 """Of every path of a tenant."""
 BODY_CODES: Final = ("body_too_slow", "body_too_large", "broken_encoding", "unknown_encoding", "overloaded")
 """Of whatever takes a body."""
-ROWS_CODES: Final = ("empty_body", "too_many_lines", "message_too_large", "kafka_unavailable")
+ROWS_CODES: Final = ("empty_body", "too_many_lines", "message_too_large", "unknown_media_type", "kafka_unavailable")
 """Of a body that is rows, besides."""
 COMPRESSED: Final = "Plain, or with `Content-Encoding: gzip` or `zstd`."
 KEYS: Final = ("ApiKey", "Bearer")

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from schemas import topics
-from schemas.rows import Entity, Money, OptionalMoney, OrderItem
+from schemas.rows import TIMES, Entity, Money, OptionalMoney, OrderItem
 from schemas.values import IDENTIFIERS, Invalid, amount_of, currency_code, identifier, micros, money
 
 _MAX_PART_BYTES: Final = 800_000
@@ -85,7 +85,7 @@ async def parse(entity: Entity, lines: list[Line], currency: str, max_line: int)
     """
     rows: list[Row] = []
     errors: RowErrors = []
-    decode, encode, now = _decoder(entity).decode, entity.encode, time.perf_counter
+    decode, encode, now = _decoder(entity.row).decode, entity.encode, time.perf_counter
     until = now() + _TURN_S
     for number, line in lines:
         try:
@@ -103,9 +103,19 @@ async def parse(entity: Entity, lines: list[Line], currency: str, max_line: int)
     return rows, errors
 
 
+def one(entity: Entity, body: bytes, currency: str) -> bytes | None:
+    """A body that is one good row as Avro; None where `parse` must look."""
+    if _NUL_ESCAPE in body:
+        return None
+    try:
+        return entity.encode(_decoder(entity.row).decode(body), 1, {}, currency)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Invalid):
+        return None
+
+
 @cache
-def _decoder(entity: Entity) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(entity.row)
+def _decoder(row: type[Struct]) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(row)
 
 
 _untyped: Final = msgspec.json.Decoder(float_hook=Decimal)
@@ -124,7 +134,7 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         faults = list(by_pointer.values())
         if not faults:
             known, extra = _split(entity.row, raw)
-            return entity.encode(_decoder(entity).decode(_plain.encode(known)), number, extra, currency), []
+            return entity.encode(_decoder(entity.row).decode(_plain.encode(known)), number, extra, currency), []
     except Invalid as exc:
         faults = [(exc.code, exc.detail, exc.pointer)]
     except msgspec.ValidationError as exc:  # what only the whole row shows, as too many items
@@ -152,10 +162,20 @@ def _object(line: bytes) -> dict[str, Any]:
     except msgspec.DecodeError as exc:
         if _SURROGATE.search(line):
             raise Invalid("lone_surrogate", "", "text may not contain half of a surrogate pair") from exc
-        raise Invalid("malformed_json", "", str(exc)) from exc
+        raise Invalid("malformed_json", "", f"{exc}{_hint(line)}") from exc
     if not isinstance(raw, dict):
-        raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}")
+        hint = "; send one object a line (NDJSON), without brackets around them" if isinstance(raw, list) else ""
+        raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}{hint}")
     return raw
+
+
+def _hint(line: bytes) -> str:
+    """What to do where a line may be a part of a larger document, or a document several lines."""
+    if b"\n" in line:
+        return "; application/json is one object: send several as application/x-ndjson, one a line"
+    if line[:1] in (b"{", b"[") and line[-1:] not in (b"}", b"]"):
+        return "; send one object a line (NDJSON), or a single one over several lines as Content-Type: application/json"
+    return ""
 
 
 def _beyond(line: bytes) -> str:
@@ -204,7 +224,7 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
             elif name in IDENTIFIERS and value is not None:
                 identifier(value, pointer)
         except msgspec.ValidationError as exc:
-            yield _reason(exc, pointer)
+            yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
 
@@ -227,6 +247,13 @@ def _split(row: type[Struct], raw: dict[str, Any]) -> tuple[dict[str, Any], dict
         if any(unknown for _, unknown in split):
             extra["items"] = [unknown for _, unknown in split]
     return known, extra
+
+
+def _not_a_moment(given: Any, pointer: str) -> Fault:
+    example = "expected a time with its offset, such as 2026-01-31T12:00:00Z"
+    if isinstance(given, str):
+        return "invalid_value", f"{example}, got {given[:40]!r}", pointer
+    return "wrong_type", f"{example}, got {_json_type(given)}", pointer
 
 
 def _reason(exc: msgspec.ValidationError, pointer: str) -> Fault:

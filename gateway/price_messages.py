@@ -74,6 +74,7 @@ async def published(
     with ExitStack() as until_answered:
         # Before they are published: a verdict can be there before Kafka's acknowledgement is.
         waiter = until_answered.enter_context(state.outcomes.waiter(tenant.tenant_id, *answer.event_ids))
+        await state.outcomes.begun(price_outcomes.PATIENCE_S)
         await _publish(request, tenant, messages, body_hash)
         told = price_outcomes.followed(waiter, answer, parts, history)
         return Lines(202, told, headers, until_answered.pop_all().close)

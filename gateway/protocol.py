@@ -1,14 +1,18 @@
-"""uvicorn's HTTP protocol with a bound on headers, which httptools does not have, and a way to abort an answer."""
+"""uvicorn's HTTP protocol with a bound on headers, which httptools does not have, and what our ASGI asks of it."""
 
 from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from gateway.joined import Joined
+from gateway.keep_alive import LazyKeepAlive
 from gateway.problems import ProblemDetails
 
 MAX_HEADER_BYTES: Final = 65_536
+ABORT: Final = "tillstream.abort"
+WHOLE: Final = "tillstream.whole"
+CLOSING: Final = "tillstream.closing"
 
 
 def _answer(status_line: bytes, problem: ProblemDetails) -> bytes:
@@ -28,35 +32,48 @@ _MALFORMED: Final = _answer(
 )
 
 
-class BoundedHeaders(HttpToolsProtocol):
+class BoundedHeaders(LazyKeepAlive):
     """Closes a connection whose request headers pass the bound (RFC 6585, section 5), or are not HTTP.
 
     The extension `tillstream.abort` drops the connection at once, so that an answer cut short does not look complete.
+    `tillstream.whole` is there when all of the body is: the first `receive` then gives it without waiting.
     What `tillstream.closing` was told to call is called when the gateway is told to stop: an answer without an end then
     has to find one.
     """
 
     _in_headers = True
     _header_bytes = 0
-    _closing: list[Callable[[], object]] = []  # noqa: RUF012
+    """Of the headers under way, in the reads before this one; `_fed` is no less than all that has come of them."""
+    _fed = 0
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(Joined(transport, self.loop))
+        self._closing: list[Callable[[], object]] = []
+        self._unfinished: dict[str, dict[object, object]] = {
+            ABORT: {"abort": self._abort},
+            CLOSING: {"call": self._closing.append},
+        }
+        self._whole: dict[str, dict[object, object]] = {**self._unfinished, WHOLE: {}}
 
     def on_message_begin(self) -> None:
         self._in_headers, self._header_bytes = True, 0
         super().on_message_begin()
-        self._closing = []
-        self.scope["extensions"] = {
-            "tillstream.abort": {"abort": self._abort},
-            "tillstream.closing": {"call": self._closing.append},
-        }
+        self._closing.clear()
+        self.scope["extensions"] = self._unfinished
 
     def on_headers_complete(self) -> None:
         self._in_headers = False
-        if self._header_bytes + sum(len(name) + len(value) for name, value in self.headers) <= MAX_HEADER_BYTES:
+        if self._fed <= MAX_HEADER_BYTES or self._bytes_of_headers() <= MAX_HEADER_BYTES:
             super().on_headers_complete()
         else:
             self._refuse()
 
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self.scope["extensions"] = self._whole
+
     def data_received(self, data: bytes) -> None:
+        self._fed = self._header_bytes + len(data)
         super().data_received(data)
         if self._in_headers:
             self._header_bytes += len(data)
@@ -67,6 +84,9 @@ class BoundedHeaders(HttpToolsProtocol):
         """As uvicorn's, but a problem like every other error."""
         self.transport.write(_MALFORMED)
         self.transport.close()
+
+    def _bytes_of_headers(self) -> int:
+        return self._header_bytes + sum(len(name) + len(value) for name, value in self.headers)
 
     def shutdown(self) -> None:
         """As uvicorn's, which waits for answers that are under way."""

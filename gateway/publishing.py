@@ -173,10 +173,8 @@ class Publishing:
                 await sent
             except (Unavailable, Rejected) as exc:
                 failed = failed or exc
-        if isinstance(failed, Unavailable):
-            raise unavailable(str(failed)) from failed
         if failed is not None:
-            raise Problem(413, failed.code, failed.detail) from failed
+            raise refused(failed) from failed
 
 
 async def publish_one(
@@ -225,6 +223,11 @@ def _not_one_message() -> Problem:
 def traceparent_of(header: str) -> bytes | None:
     """The header, where it is one."""
     return header.encode() if _TRACEPARENT.fullmatch(header) else None
+
+
+def refused(why: Unavailable | Rejected) -> Problem:
+    """For what Kafka did not take."""
+    return unavailable(str(why)) if isinstance(why, Unavailable) else Problem(413, why.code, why.detail)
 
 
 def unavailable(why: str) -> Problem:

@@ -6,6 +6,7 @@ is not looked into; what a waiter does not fetch is bounded, a waiter that would
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections import Counter, deque
@@ -55,6 +56,7 @@ class Tail:
         self._waiters: dict[Awaited, tuple[Waiter, ...]] = {}
         self._of_tenant: Counter[str] = Counter()
         self._stopping = threading.Event()
+        self._begun = asyncio.Event()
         self._thread = threading.Thread(target=self._follow, name="tail", daemon=True)
         self.held = 0
 
@@ -66,6 +68,12 @@ class Tail:
     async def __aexit__(self, *exc: object) -> None:
         self._stopping.set()
         await asyncio.to_thread(self._thread.join)
+
+    async def begun(self, within: float) -> None:
+        """Return when it knows where the topic ends, or when time is over: what comes before then it would miss."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._begun.wait()
 
     def waiter(self, tenant_id: str, *event_ids: str) -> "Waiter":
         """Registered from here on, until it is closed. Raises Problem 503 when too many wait."""
@@ -106,6 +114,7 @@ class Tail:
         while not self._stopping.is_set():
             if (ends := self._ends(consumer)) is not None:
                 consumer.assign(ends)
+                self._loop.call_soon_threadsafe(self._begun.set)
                 break
             self._stopping.wait(_LOOK_S)
         while not self._stopping.is_set():

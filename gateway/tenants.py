@@ -109,14 +109,22 @@ class Registry:
 
 
 def _entry(owner: Tenant, hashed: bytes) -> ApiKey | None:
-    return next((key for key in owner.keys if hmac.compare_digest(key.sha256, hashed)), None)
+    for key in owner.keys:
+        if hmac.compare_digest(key.sha256, hashed):
+            return key
+    return None
 
 
 def api_key(request: Request) -> str:
     """The key a request carries, as `X-API-Key` or as a bearer token. Raises Problem 401."""
-    if key := header(request, b"x-api-key"):
-        return key.strip()
-    scheme, _, token = header(request, b"authorization").partition(" ")
+    return key_in(header(request, b"x-api-key"), header(request, b"authorization"))
+
+
+def key_in(x_api_key: str, authorization: str) -> str:
+    """The key in these headers. Raises Problem 401."""
+    if x_api_key:
+        return x_api_key.strip()
+    scheme, _, token = authorization.partition(" ")
     if scheme.lower() == "bearer" and token.strip():
         return token.strip()
     raise Problem(401, "missing_key", "send your API key as 'X-API-Key: <key>' or 'Authorization: Bearer <key>'")

@@ -54,7 +54,9 @@ class Opened(Struct):
     upload_id: str
     token: str
     entity: str
-    state: Literal["open"]
+    state: Annotated[
+        Literal["open", "cancelled", "expired"], Meta(description="Not open only where an earlier opening comes again.")
+    ]
     expires_at: Annotated[str, Meta(description="Later chunks are refused.", extra_json_schema=DATE_TIME)]
     max_chunk_bytes: Annotated[int, Meta(description="After decompression.")]
 
@@ -102,7 +104,7 @@ async def open_upload(request: Request) -> Response:
         upload_id=str(upload_id),
         token=token.sign(request.state.settings.secret, tenant.tenant_id),
         entity=token.entity,
-        state="open",
+        state="cancelled" if known is not None and known.cancelled else "expired" if token.expired else "open",
         expires_at=upload_state.rfc3339(token.expires_us),
         max_chunk_bytes=request.state.settings.max_body_bytes,
     )
@@ -135,6 +137,7 @@ async def put_chunk(request: Request) -> Response:
     state, database = request.state, request.state.database
     raw = await bodies.read(request, tenant.tenant_id, state.settings, state.inflight)
     try:
+        bodies.must_be_rows(request, raw)
         body = Body(raw)
         id_ = envelope.request_id(tenant.tenant_id, "uploads", f"{token.upload_id}/{number}")
         origin = envelope.Request(id_, 1, body.lines, body.lines, token.upload_id, number)

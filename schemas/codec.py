@@ -2,7 +2,7 @@
 
 - single-object encoding (Avro 1.12 specification, "Single-object encoding"): `C3 01`, the writer schema's
   CRC-64-AVRO fingerprint in 8 little-endian bytes, the datum. Ours by default; it needs no registry.
-- Confluent wire format: `00`, a 4-byte big-endian schema id, the datum. Read where `by_id` can tell the schema.
+- Confluent wire format: `00`, a 4-byte big-endian schema id, the datum. Read where `read_ids_with` was told how.
 
 Records hold *physical* values: money is the decimal's two's complement bytes, time is microseconds since 1970. The
 logical types stay in the schemas for other readers; leaving them out here spares a conversion a field.
@@ -10,13 +10,13 @@ logical types stay in the schemas for other readers; leaving them out here spare
 
 import io
 import json
-from collections.abc import Callable, Mapping
-from functools import cache, cached_property, partial
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, cached_property, lru_cache, partial
 from importlib import resources
 from typing import Any, Final
 
 import fastavro
-from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+from fastavro.schema import SchemaParseException, fingerprint, parse_schema, to_parsing_canonical_form
 
 from schemas import compiled
 from schemas.errors import Rejected, Undecodable
@@ -25,7 +25,9 @@ SINGLE_OBJECT: Final = b"\xc3\x01"
 CONFLUENT: Final = b"\x00"
 
 Record = dict[str, Any]
-SchemaById = Callable[[int], str]
+FingerprintById = Callable[[int], bytes | None]
+"""Which of our schemas has an id in the registry: its fingerprint, b"" for another's, None for an unknown id."""
+_by_id: FingerprintById | None = None
 
 
 class _Schema:
@@ -37,6 +39,8 @@ class _Schema:
         self.declared = declared
         self.version = version
         self.fingerprint = crc64(declared)
+        unsimplified = json.dumps(_unsimplified(declared), separators=(",", ":"))
+        self.fingerprints = {self.fingerprint, _crc64_of_text(unsimplified)}
         physical = _without_logical_types(declared)
         self.write = compiled.writer(physical)
         self.read = compiled.reader(physical)
@@ -52,7 +56,33 @@ class _Schema:
 
 def crc64(schema: Any) -> bytes:
     """CRC-64-AVRO of a schema's parsing canonical form, as the 8 little-endian bytes of the framing."""
-    return bytes.fromhex(fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
+    return _crc64_of_text(to_parsing_canonical_form(schema))
+
+
+def _crc64_of_text(canonical: str) -> bytes:
+    return bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO"))
+
+
+def _unsimplified(schema: Any) -> Any:
+    """The canonical form as Apache's Python package has it: of logical types {"type": "bytes"} stays, not "bytes".
+
+    The specification and Apache's Java have "bytes". Both fingerprints are known, for nobody can tell from outside.
+    """
+    match schema:
+        case list():
+            return [_unsimplified(item) for item in schema]
+        case {"type": "record", "name": name, "fields": fields}:
+            plain = [{"name": field["name"], "type": _unsimplified(field["type"])} for field in fields]
+            return {"name": f"tillstream.{name}", "type": "record", "fields": plain}
+        case {"type": "enum", "name": name, "symbols": symbols}:
+            return {"name": f"tillstream.{name}", "type": "enum", "symbols": symbols}
+        case {"type": "array", "items": items}:
+            return {"type": "array", "items": _unsimplified(items)}
+        case {"type": kind, "logicalType": _}:
+            return {"type": kind}
+        case {"type": dict() | list() as kind}:
+            return _unsimplified(kind)
+    return schema
 
 
 def _without_logical_types(schema: Any) -> Any:
@@ -72,12 +102,62 @@ def _catalogue() -> tuple[dict[str, list[_Schema]], dict[bytes, _Schema]]:
         type_ = f"tillstream.{folder.name}"
         versions = sorted(folder.iterdir(), key=lambda file: file.name)
         by_type[type_] = [_Schema(type_, file.name[:-5], file.read_text("utf-8")) for file in versions]
-    return by_type, {schema.fingerprint: schema for versions in by_type.values() for schema in versions}
+    schemas = [schema for versions in by_type.values() for schema in versions]
+    return by_type, {known: schema for schema in schemas for known in schema.fingerprints}
 
 
 def types() -> list[str]:
     """Every CloudEvents type that has a schema."""
     return sorted(_catalogue()[0])
+
+
+def newest(type_: str) -> tuple[str, bytes, str]:
+    """The newest schema of a type: its record's full name, its fingerprint, its text."""
+    schema = _catalogue()[0][type_][-1]
+    return f"tillstream.{schema.declared['name']}", schema.fingerprint, json.dumps(schema.declared)
+
+
+def read_ids_with(by_id: FingerprintById | None) -> None:
+    """Have this process read Confluent's wire format by a registry's ids. `by_id` may raise Unavailable."""
+    global _by_id
+    _by_id = by_id
+
+
+def schema_id(value: bytes | None) -> int | None:
+    """The id in a value in Confluent's wire format."""
+    return int.from_bytes(value[1:5], "big") if value and value[:1] == CONFLUENT and len(value) >= 5 else None
+
+
+def fingerprint_of(text: str) -> bytes:
+    """The fingerprint of ours that a schema is, b"" where it is none.
+
+    Logical types are no part of a fingerprint: those that the schema has must be ours, so that no amount is read in
+    another scale.
+    """
+    try:
+        declared = json.loads(text)
+        ours = _catalogue()[1].get(crc64(declared))
+    except (ValueError, LookupError, TypeError, RecursionError, SchemaParseException):
+        return b""
+    pairs = zip(_logical(declared), _logical(ours.declared), strict=True) if ours else ()
+    return ours.fingerprint if ours and all(theirs in (None, mine) for theirs, mine in pairs) else b""
+
+
+def _logical(schema: Any) -> Iterator[tuple[str, int, int] | None]:
+    """The logical type of each primitive, in order."""
+    match schema:
+        case list():
+            for branch in schema:
+                yield from _logical(branch)
+        case {"fields": fields}:
+            for field in fields:
+                yield from _logical(field["type"])
+        case {"items": inner} | {"type": dict() | list() as inner}:
+            yield from _logical(inner)
+        case {"logicalType": name}:
+            yield name, schema.get("precision", 0), schema.get("scale", 0)
+        case _:
+            yield None
 
 
 def encode(type_: str, record: Record) -> bytes:
@@ -120,32 +200,36 @@ def encode_around(type_: str, record: Record, items: list[bytes]) -> bytes:
 
 def frame(type_: str, tenant_id: str, rows: list[bytes]) -> bytes:
     """A batch of rows that `row_writer` wrote, as single-object encoding."""
+    block = (compiled.ZIGZAGS[len(rows)], *rows) if rows else ()
+    return b"".join((_head(type_, tenant_id), *block, b"\0"))
+
+
+@lru_cache(1_000)
+def _head(type_: str, tenant_id: str) -> bytes:
     tenant = tenant_id.encode()
-    head = SINGLE_OBJECT + _catalogue()[0][type_][-1].fingerprint + compiled.zigzag(len(tenant)) + tenant
-    block = (compiled.zigzag(len(rows)), *rows) if rows else ()
-    return b"".join((head, *block, b"\0"))
+    return SINGLE_OBJECT + _catalogue()[0][type_][-1].fingerprint + compiled.zigzag(len(tenant)) + tenant
 
 
-def check_framing(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> None:
+def check_framing(type_: str, value: bytes | None) -> None:
     """Raise Undecodable unless the first bytes of `value` name a schema of `type_`; the datum is not looked at."""
-    _frame(type_, value, by_id)
+    _frame(type_, value)
 
 
-def decode(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> Record:
+def decode(type_: str, value: bytes | None) -> Record:
     """Read a framed value of `type_` as its newest schema; raises Undecodable."""
-    writer, start = _frame(type_, value, by_id)
+    writer, start = _frame(type_, value)
     assert value is not None
     newest = _catalogue()[0][type_][-1]
     return _datum(type_, value, start, newest.read if writer is newest else partial(_read_older, writer, newest))
 
 
-def decode_rows(type_: str, value: bytes | None, by_id: SchemaById | None = None) -> Record:
+def decode_rows(type_: str, value: bytes | None) -> Record:
     """`decode` of a batch where each row has its own bytes, as the newest schema writes them, as `compiled.RAW`."""
-    writer, start = _frame(type_, value, by_id)
+    writer, start = _frame(type_, value)
     assert value is not None
     newest = _catalogue()[0][type_][-1]
     if writer is not newest:
-        value = encode(type_, decode(type_, value, by_id))
+        value = encode(type_, decode(type_, value))
         start = len(SINGLE_OBJECT + newest.fingerprint)
     return _datum(type_, value, start, newest.read_rows)
 
@@ -169,7 +253,7 @@ def _datum(type_: str, value: bytes, start: int, read: compiled.Reader) -> Recor
     return record
 
 
-def _frame(type_: str, value: bytes | None, by_id: SchemaById | None) -> tuple[_Schema, int]:
+def _frame(type_: str, value: bytes | None) -> tuple[_Schema, int]:
     by_type, by_fingerprint = _catalogue()
     if type_ not in by_type:
         raise Undecodable("unknown_type", f"no schema for {type_!r}; known: {', '.join(sorted(by_type))}")
@@ -180,11 +264,9 @@ def _frame(type_: str, value: bytes | None, by_id: SchemaById | None) -> tuple[_
         named = f"fingerprint {value[2:10].hex()}"
     elif value[:1] == CONFLUENT and len(value) >= 5:
         schema_id = int.from_bytes(value[1:5], "big")
-        if by_id is None:
-            raise Undecodable(
-                "no_registry", f"schema id {schema_id} needs a schema registry, which is not supported yet"
-            )
-        schema, start = by_fingerprint.get(crc64(json.loads(by_id(schema_id)))), 5
+        if _by_id is None:
+            raise Undecodable("no_registry", f"schema id {schema_id} needs a registry: set SCHEMA_REGISTRY_URL")
+        schema, start = by_fingerprint.get(_by_id(schema_id) or b""), 5
         named = f"schema id {schema_id}"
     else:
         raise Undecodable("bad_framing", "neither single-object encoding (C3 01) nor Confluent's wire format (00)")
@@ -195,13 +277,13 @@ def _frame(type_: str, value: bytes | None, by_id: SchemaById | None) -> tuple[_
     return schema, start
 
 
-def count_rows(type_: str, value: bytes | None, declared: int, by_id: SchemaById | None = None) -> int:
+def count_rows(type_: str, value: bytes | None, declared: int) -> int:
     """Rows of a batch: what it holds where it can be read, else what its header declared."""
     try:
-        _, start = _frame(type_, value, by_id)
+        _, start = _frame(type_, value)
         if value is not None and _first_block(value, start) == declared:
             return declared  # a single block, as our own encoder writes it: no need to read the rows
-        return len(decode(type_, value, by_id).get("rows", ()))
+        return len(decode(type_, value).get("rows", ()))
     except (Undecodable, IndexError):
         return declared
 

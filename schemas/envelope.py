@@ -20,7 +20,13 @@ from schemas.ids import uuid5
 Headers = list[tuple[str, bytes]]
 
 NAMESPACE: Final = uuid.UUID("6f9a2d1e-5a0b-5c57-9d0c-7c1f2b6f4e11")
+_NAMESPACE: Final = NAMESPACE.bytes
 CONTENT_TYPE: Final = b"application/avro"
+_SPECVERSION: Final = ("ce_specversion", b"1.0")
+_AVRO: Final = ("content-type", CONTENT_TYPE)
+_GATEWAY: Final = ("ce_source", b"gateway")
+_ONE_ROW: Final = ("ts-rows", b"1")
+_ONE_LINE: Final = ("ts-lines", b"1-1/1")
 _LINES: Final = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})/([0-9]{1,9})")
 _YEAR_2200_MS: Final = 7_258_118_400_000
 BATCH_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
@@ -120,14 +126,18 @@ def tenant_text(key: bytes | None) -> str:
 
 def request_id(tenant_id: str, route: str, idempotency_key: str) -> uuid.UUID:
     """UUIDv5 of a POST under its Idempotency-Key, or of a chunk under its upload's id and number."""
-    return uuid.UUID(bytes=uuid5(NAMESPACE.bytes, f"{tenant_id}\n{route}\n{idempotency_key}".encode()))
+    return uuid.UUID(bytes=_request_id(tenant_id, route, idempotency_key))
 
 
 def event_id(secret: str, tenant_id: str, request: uuid.UUID, part: str) -> str:
     """UUIDv5 of a part of a request, such as lines `1-1000`; its last 4 bytes are a MAC by which `issued` knows it."""
-    head = uuid5(request.bytes, part.encode())[:12]
-    text = (head + _mac(secret, tenant_id, head)).hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    return _event_id(secret, tenant_id, request.bytes, part)
+
+
+def ids_of_one_row(secret: str, tenant_id: str, route: str, idempotency_key: str) -> tuple[str, str]:
+    """`request_id` of a POST and `event_id` of its only row, as text; in half the time, since it makes no UUID."""
+    request = _request_id(tenant_id, route, idempotency_key)
+    return _text_of(request), _event_id(secret, tenant_id, request, "1-1")
 
 
 def issued(secret: str, tenant_id: str, event_id: str) -> bool:
@@ -137,6 +147,20 @@ def issued(secret: str, tenant_id: str, event_id: str) -> bool:
     except ValueError:
         return False
     return hmac.compare_digest(_mac(secret, tenant_id, raw[:12]), raw[12:])
+
+
+def _request_id(tenant_id: str, route: str, idempotency_key: str) -> bytes:
+    return uuid5(_NAMESPACE, f"{tenant_id}\n{route}\n{idempotency_key}".encode())
+
+
+def _event_id(secret: str, tenant_id: str, request: bytes, part: str) -> str:
+    head = uuid5(request, part.encode())[:12]
+    return _text_of(head + _mac(secret, tenant_id, head))
+
+
+def _text_of(raw: bytes) -> str:
+    text = raw.hex()
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def _mac(secret: str, tenant_id: str, head: bytes) -> bytes:
@@ -168,12 +192,12 @@ def headers_of(
     `subject` of an outcome is the id of the event that it is about.
     """
     headers = [
-        ("ce_specversion", b"1.0"),
+        _SPECVERSION,
         ("ce_id", event_id.encode()),
         ("ce_source", source.encode()),
         ("ce_type", type.encode()),
         ("ce_time", _rfc3339(accepted_ms)),
-        ("content-type", CONTENT_TYPE),
+        _AVRO,
         ("ts-rows", b"%d" % rows),
         ("ts-hash", (body_hash or hashlib.sha256(value).hexdigest()).encode()),
     ]
@@ -181,6 +205,27 @@ def headers_of(
         headers += request.headers()
     if subject is not None:
         headers.append(("ce_subject", subject.encode()))
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent))
+    return headers
+
+
+def headers_of_one_row(
+    event_id: str, type: str, accepted_ms: int, request: str, body_hash: str, traceparent: bytes | None
+) -> Headers:
+    """`headers_of` for the only row of a request to a gateway, in half the time; `request` is its id."""
+    headers = [
+        _SPECVERSION,
+        ("ce_id", event_id.encode()),
+        _GATEWAY,
+        ("ce_type", type.encode()),
+        ("ce_time", _rfc3339(accepted_ms)),
+        _AVRO,
+        _ONE_ROW,
+        ("ts-hash", body_hash.encode()),
+        ("ts-request", request.encode()),
+        _ONE_LINE,
+    ]
     if traceparent is not None:
         headers.append(("traceparent", traceparent))
     return headers

@@ -57,4 +57,7 @@ FRESHNESS_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 SINK_WAITS = Counter("tillstream_sink_waits_total", "Times a sink waited for PostgreSQL to come back.")
+REGISTRY_WAITS = Counter(
+    "tillstream_registry_waits_total", "Times a message waited for the schema registry to come back."
+)
 DEAD_LETTERED = Counter("tillstream_dead_letters_total", "Messages dead-lettered.", ["reason"])

@@ -160,7 +160,7 @@ _CURRENCY: Final = {
 _NATURAL: Final = {"customers": "customer_id", "products": "product_id", "orders": "external_order_id"}
 _JSON_TEXT: Final = ("attributes", "metadata", "raw_payload")
 _MONEY: Final = ("new_price", "price", "total_amount", "unit_price")
-_TIMES: Final = ("updated_at", "order_date", "occurred_at")
+TIMES: Final = ("updated_at", "order_date", "occurred_at")
 
 
 def natural_id(entity: str, record: Record) -> str:
@@ -180,7 +180,7 @@ def _shown(record: Record) -> dict[str, Any]:
             continue
         if name in _MONEY:
             shown[name] = _amount_shown(value)
-        elif name in _TIMES:
+        elif name in TIMES:
             shown[name] = _moment(value)
         elif name == "items":
             shown[name] = [_shown(item) for item in value]

@@ -22,7 +22,7 @@ class Settings:
     database_url: str = "postgresql://127.0.0.1:5432/tillstream"
     """PostgreSQL, as libpq's URL; the sinks write with it."""
     schema_registry_url: str = ""
-    """Reserved for a Confluent-compatible registry; not read yet (single-object encoding needs none)."""
+    """A Confluent-compatible registry: gateways and producers then write Confluent's format. Both are always read."""
     prefix: str = ""
     """Put before the name of every topic, consumer group and transactional id, so that several tillstreams can share a
     cluster."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 import confluent_kafka
 import psycopg
 
+from producers.registry import reading
 from schemas import codec, topics
 from schemas.envelope import Position, read, tenant_text
 from schemas.errors import Undecodable
@@ -60,7 +61,11 @@ class Report:
 
 
 def audit(settings: Settings, *, wait_s: float = 0.0) -> Report:
-    """Compare log and ledger, again until nothing is in flight or `wait_s` seconds have passed."""
+    """Compare log and ledger, again until nothing is in flight or `wait_s` seconds have passed.
+
+    Raises Unavailable where the schema registry is needed and away.
+    """
+    reading(settings)
     deadline = time.monotonic() + wait_s
     while True:
         report = _compare(settings)

@@ -11,6 +11,7 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from producers.registry import backoff
 from schemas import metrics, topics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
-_LONGEST_WAIT_S: Final = 10.0
 _PATIENCE_S: Final = 1.0
 
 
@@ -50,10 +50,11 @@ class Sink:
                 "session.timeout.ms": round(settings.session_timeout_s * 1000),
                 "max.poll.interval.ms": 600_000,
                 "queued.max.messages.kbytes": 16_384,
+                "fetch.queue.backoff.ms": 10,  # librdkafka pauses for 1 s each time that the queue is full
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
-        self._intake = Intake(settings)
+        self._intake = Intake(settings, self._wait_for_registry)
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -93,11 +94,19 @@ class Sink:
     def _settle(self) -> None:
         """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
         while self._writing is not None and not wait({self._writing}, timeout=_PATIENCE_S).done:
-            partitions = self._consumer.assignment()
-            self._consumer.pause(partitions)
-            self._consumer.poll(0)
-            self._consumer.resume(partitions)
+            self._stay()
         self._finish()
+
+    def _stay(self) -> None:
+        partitions = self._consumer.assignment()
+        self._consumer.pause(partitions)
+        self._consumer.poll(0)
+        self._consumer.resume(partitions)
+
+    def _wait_for_registry(self, seconds: float) -> None:
+        self._stay()
+        if self._stopping.wait(seconds):
+            raise Unavailable("told to stop while the schema registry was away")
 
     def _finish(self) -> None:
         """Wait for the write under way, without polling; raises what it raised."""
@@ -117,7 +126,7 @@ class Sink:
         self._finish()
         self._assignment += 1
         logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
                 self._intake.policies.load(self._connected())
@@ -174,7 +183,7 @@ class Sink:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
         unsure = False
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
@@ -197,7 +206,7 @@ class Sink:
 
     def _group(self) -> str:
         """A group a database: two that share one would each get the half of all partitions."""
-        for pause in _backoff():
+        for pause in backoff():
             try:
                 return self._settings.named(f"{GROUP}-{offsets.database_id(self._connected())}")
             except psycopg.Error as error:
@@ -218,10 +227,3 @@ class Sink:
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
             raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
-
-
-def _backoff() -> Iterable[float]:
-    pause = 0.1
-    while True:
-        yield pause
-        pause = min(pause * 2, _LONGEST_WAIT_S)

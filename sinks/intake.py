@@ -2,15 +2,16 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import confluent_kafka
 
 from producers.client import config
+from producers.registry import backoff, reading
 from schemas import codec, metrics, stock, topics
 from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Undecodable
+from schemas.errors import Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
 from sinks import ledger
@@ -26,7 +27,9 @@ _OUTCOME: Final = "tillstream.outcome.v1"
 class Intake:
     """Reads records, follows the tenants' policies in them, and dead-letters what cannot be read."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, wait: Callable[[float], None]) -> None:
+        """`wait` lets seconds pass while the schema registry is away."""
+        self._registry, self._wait = reading(settings), wait
         self._producer = confluent_kafka.Producer(config(settings))
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
@@ -66,6 +69,7 @@ class Intake:
         return batch
 
     def _take_message(self, batch: Batch, record: confluent_kafka.Message, at: Position) -> None:
+        self._learn(record.value())
         message = prepare(record.key(), record.value(), record.headers(), at, self.policies.of)
         if message.policies is not None:
             self.policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
@@ -73,6 +77,18 @@ class Intake:
             self._dead_letter(record, message, at)
         batch.messages.append(message)
         batch.up_to[at.topic, at.partition] = message.envelope.src.time_ms
+
+    def _learn(self, value: bytes | None) -> None:
+        """Know what the schema id in a value means."""
+        for pause in backoff():
+            try:
+                if self._registry is not None:
+                    self._registry.learn(value)
+                return
+            except Unavailable as exc:
+                log.warning("%s; waiting %.1f s", exc, pause)
+                metrics.REGISTRY_WAITS.inc()
+                self._wait(pause)
 
     def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
         refused = message.refused

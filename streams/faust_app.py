@@ -1,19 +1,27 @@
 """Faust, set up so that nothing is lost: the app's settings, its transport and how topics are named to it."""
 
 import asyncio
+import inspect
+import logging
 import types
 from collections.abc import Generator
-from typing import Any
+from typing import Any, Final
 
 import faust
 from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
+from producers.registry import Registry, backoff, reading
+from schemas import metrics
+from schemas.errors import Unavailable
 from schemas.settings import Settings
-from streams.steps import Steps
+from streams.steps import Steps, fail_stop
 from streams.tables import Table
 
 APP_ID = "tillstream-streams"
+_REGISTRY_WAIT_S: Final = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class _Thread(driver.AIOKafkaConsumerThread):
@@ -23,6 +31,18 @@ class _Thread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         return consumer
+
+    async def seek_to_committed(self) -> Any:
+        """Also where nothing is committed yet: to the log's beginning.
+
+        Faust drops what it has read ahead when partitions change hands, and aiokafka's own leaves a partition without
+        a committed offset where it is: after what was dropped, which would be lost.
+        """
+        committed = await super().seek_to_committed()
+        fresh = [tp for tp, offset in committed.items() if not offset]
+        if fresh:
+            await self.call_thread(self._ensure_consumer().seek_to_beginning, *fresh)
+        return committed
 
 
 class _Consumer(driver.Consumer):
@@ -34,6 +54,8 @@ class _Consumer(driver.Consumer):
 
         Faust makes four tasks a message for that, a third of its time; nearly all deliveries need not wait at all.
         """
+        if not inspect.iscoroutine(delivery):  # an event
+            return await super().wait_first(delivery, *others, timeout=timeout)
         try:
             blocked = delivery.send(None)
         except StopIteration as delivered:
@@ -69,6 +91,25 @@ class App(faust.App):
     steps: Steps
     forgetful: list[Table]
     """Tables of ids that are forgotten in time."""
+    registry: Registry | None
+
+    async def schema_known(self, value: bytes | None) -> None:
+        """Wait until what the schema id in a value means is known, so that a step need not ask the registry.
+
+        A stop or a rebalance would wait for the message too, so it ends the process: the message comes again.
+        """
+        if self.registry is None:
+            return
+        for pause in backoff():
+            try:
+                await self.registry.learned(value)
+                return
+            except Unavailable as exc:
+                log.warning("%s; a message waits for it, next try in %.1f s", exc, pause)
+                metrics.REGISTRY_WAITS.inc()
+                if self.should_stop or self.rebalancing:
+                    fail_stop("a message still waits for the schema registry", exc)
+            await self.sleep(min(pause, _REGISTRY_WAIT_S))
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
@@ -99,6 +140,7 @@ def new_app(settings: Settings, partitions: int) -> App:
     app.settings = settings
     app.steps = Steps(app_id, settings)
     app.forgetful = []
+    app.registry = reading(settings)
     return app
 
 

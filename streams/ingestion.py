@@ -29,6 +29,7 @@ def install(app: App, partitions: int) -> None:
         """ingestion -> ingestion.unique, each event once; the rest becomes an outcome or a dead letter."""
         stream = stream.noack()
         async for event in stream.events():
+            await app.schema_known(event.message.value)
             with app.steps.of(event, stream.ack) as step:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):

@@ -45,6 +45,7 @@ def install(app: App, partitions: int) -> None:
         """stock -> stock.levels, each movement folded once, and an outcome a message."""
         stream = stream.noack()
         async for event in stream.events():
+            await app.schema_known(event.message.value)
             with app.steps.of(event, stream.ack) as step:
                 levels = all_levels.of(step)
                 # The fence stays with the levels, which are kept for ever: what it covers is in them.

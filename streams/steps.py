@@ -29,9 +29,10 @@ log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 70  # EX_SOFTWARE
 _MAX_PENDING: Final = 20_000
-"""Records that may wait for a flush before the agents pause."""
-_LEAST_WEIGHT: Final = 50
-"""A step counts as so many records at least: its message may be large."""
+"""Weight that may wait for a flush before the agents pause."""
+_BYTES_A_RECORD: Final = 2_000
+"""A step weighs as much as its records, or as its outputs' bytes where they are larger than this."""
+_LEAST_WEIGHT: Final = 20
 _COMMIT_S: Final = 60.0
 
 
@@ -55,6 +56,7 @@ class Step:
     at: Position
     records: list[Record] = field(default_factory=list)
     changes: dict[str, Changes] = field(default_factory=dict)
+    sent_bytes: int = 0
 
     def changes_of(self, table: str) -> Changes:
         """The changes of a table, to be added to."""
@@ -63,15 +65,17 @@ class Step:
     @property
     def weight(self) -> int:
         """What it counts among what waits for a flush."""
-        return max(_LEAST_WEIGHT, len(self.records) + sum(map(len, self.changes.values())))
+        records = len(self.records) + sum(map(len, self.changes.values()))
+        return max(_LEAST_WEIGHT, records, self.sent_bytes // _BYTES_A_RECORD)
 
     def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers | None = None) -> None:
         """Add an output to a topic of the catalogue; it goes to the partition number of the source.
 
         Raises ValueError for what Kafka would refuse: found only in the flush, it could not be laid to this message.
         """
-        if size_of(key, value, headers) > topics.MAX_FORWARDED_BYTES:
+        if (size := size_of(key, value, headers)) > topics.MAX_FORWARDED_BYTES:
             raise ValueError(f"an output to {topic} has more than {topics.MAX_FORWARDED_BYTES} bytes")
+        self.sent_bytes += size
         self.records.append((topic, key, value, headers))
 
 

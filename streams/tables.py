@@ -148,6 +148,7 @@ class Store(memory.Store):
                 "enable.partition.eof": True,
                 "fetch.wait.max.ms": 10,
                 "queued.max.messages.kbytes": 32_768,
+                "fetch.queue.backoff.ms": 5,  # by default a full queue stops fetching for a second
             }
         )
         try:

@@ -34,6 +34,7 @@ def install(app: App, partitions: int) -> None:
         """prices -> prices.verdicts, each change judged once; the prices in force are a table."""
         stream = stream.noack()
         async for event in stream.events():
+            await app.schema_known(event.message.value)
             with app.steps.of(event, stream.ack) as step:
                 prices = current.of(step)
                 # As with stock, the fence stays with what is kept for ever.

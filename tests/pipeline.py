@@ -44,6 +44,7 @@ class Pipeline:
         self._overrides = overrides
         self.supervisor = Supervisor()
         self.children: dict[str, Child] = {}
+        self.urls: dict[str, str] = {}
 
     def __enter__(self) -> Self:
         self._database = self.database()
@@ -85,6 +86,7 @@ class Pipeline:
     def start(self, *roles: str, restarted: bool = True, patch: str = "") -> None:
         """Start roles and wait until they serve; those that die are restarted, as in production.
 
+        `streams@b` is one more worker of streams, in a slot of its own.
         `patch` is Python that runs in the process before its main: how a test injects a fault into a real process.
         """
         started = [self._start(role, patch) for role in roles]
@@ -94,10 +96,14 @@ class Pipeline:
             self.supervisor.watch()
 
     def _start(self, role: str, patch: str) -> tuple[Child, str]:
+        module, _, slot = role.partition("@")
         settings = replace(self.settings, metrics_port=0 if role == "gateway" else free_port())
+        if slot:
+            settings = replace(settings, streams_worker_id=role, streams_data_dir=str(self._folder / role))
         port = settings.gateway_port if role == "gateway" else settings.metrics_port
         url = f"http://{HOST}:{port}/" + ("readyz" if role == "gateway" else "metrics")
-        code = f"{patch}\nfrom {role}.__main__ import main; main()"
+        self.urls[role] = url
+        code = f"{patch}\nfrom {module}.__main__ import main; main()"
         child = Child(role, lambda: [sys.executable, "-c", code], self._folder / f"{role}.log", env=settings.env())
         self.children[role] = self.supervisor.add(child)
         return child, url
@@ -139,6 +145,15 @@ class Pipeline:
         process = self.children[role].process
         assert process is not None
         process.kill()
+
+    def assigned(self, worker: str) -> int:
+        """How many partitions a worker of streams has; 0 while it does not answer."""
+        try:
+            text = httpx.get(self.urls[worker], timeout=1).text
+        except httpx.TransportError:
+            return 0
+        [line] = [line for line in text.splitlines() if line.startswith("tillstream_assigned_partitions ")]
+        return int(float(line.split()[1]))
 
     def log(self, role: str) -> str:
         """What a role has printed."""

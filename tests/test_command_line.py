@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,9 @@ def test_a_role_without_its_topics_says_what_to_do(pipeline: Pipeline, role: str
 @contextmanager
 def up(data_dir: Path) -> Iterator[dict[str, Any]]:
     """A running `tillstream up`; at the end it must have stopped all it started."""
-    process = subprocess.Popen([*TILLSTREAM, "up", "--data-dir", str(data_dir)], env=ALONE, stdout=subprocess.PIPE)
+    command = [*TILLSTREAM, "up", "--data-dir", str(data_dir)]
+    hear = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # who runs the tests in the background ignores it
+    process = subprocess.Popen(command, env=ALONE, stdout=subprocess.PIPE, preexec_fn=hear)
     try:
         eventually(lambda: (data_dir / "stack.json").exists() or process.poll() is not None, within=60)
         assert process.poll() is None

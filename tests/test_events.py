@@ -85,10 +85,10 @@ def test_rows_that_were_refused_late_are_listed(asked: Asked) -> None:
 async def publish(pipeline: Pipeline, tenant: str, event_id: str) -> None:
     row = {
         "external_order_id": "D-1",
-        "total_amount": b"\x01",
+        "total_amount": "0.01",
         "currency": "EUR",
         "order_status": "paid",
-        "order_date": 1_769_860_800_000_000,
+        "order_date": "2026-01-31T12:00:00Z",
     }
     async with Producer(pipeline.settings) as producer:
         await producer.publish_batch(tenant, "orders", [row], event_id=event_id)

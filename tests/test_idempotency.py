@@ -12,10 +12,10 @@ SPLIT = "from schemas import topics; topics.MAX_ROWS = {rows}\n"
 
 CUT = """
 from gateway import publishing
-def cut(self, part, take=publishing.Publishing._take):
+async def cut(self, part, take=publishing.Publishing._take):
     if self._last_line:
         raise publishing.unavailable("cut")
-    take(self, part)
+    await take(self, part)
 publishing.Publishing._take = cut
 """
 

@@ -274,7 +274,7 @@ def test_ids_may_hold_slashes(fresh: Warehouse) -> None:
 
 
 async def publish(pipeline: Pipeline, tenant: str, event_id: str) -> None:
-    row = {"product_id": PRODUCT, "name": "x", "price": b"\x01", "currency": "EUR", "sku": "s", "active": True}
+    row = {"product_id": PRODUCT, "name": "x", "price": "0.01", "currency": "EUR", "sku": "s", "active": True}
     async with Producer(pipeline.settings) as producer:
         await producer.publish_batch(tenant, "products", [row], event_id=event_id)
 

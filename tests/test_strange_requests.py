@@ -14,9 +14,52 @@ def test_405_names_all_methods_of_the_path(pipeline: Pipeline) -> None:
         if "/admin/" in path:
             continue  # says nothing to who has no token
         answer = pipeline.http.request("PATCH", path.replace("{n}", "1").replace("{", "").replace("}", ""))
-        problem(answer, 405, "method_not_allowed")
+        said = problem(answer, 405, "method_not_allowed")
+        assert said["detail"].endswith(f"it takes {answer.headers['allow']}"), said
         allowed = {method.strip().lower() for method in answer.headers["allow"].split(",")}
         assert allowed - {"head"} == methods.keys(), path
+
+
+@pytest.mark.parametrize(
+    ("body", "type_", "status", "code", "says"),
+    [
+        (b'[{"a": 1}, {"b": 2}]', "", 422, "not_an_object", "send one object a line (NDJSON)"),
+        (b'[{"a": 1}]', "application/json", 422, "not_an_object", "send one object a line (NDJSON)"),
+        (b'[\n  {"a": 1},\n  {"b": 2}\n]', "", 422, "malformed_json", "send one object a line (NDJSON)"),
+        (b'{\n  "a": 1\n}', "", 422, "malformed_json", "Content-Type: application/json"),
+        (b'{"a": 1}\n{"a": 2}', "application/json", 422, "malformed_json", "application/x-ndjson, one a line"),
+        (b"id,total\n1,2", "text/csv; charset=utf-8", 415, "unknown_media_type", "tillstream ingest FILE"),
+        (b"--x\r\n", "multipart/form-data; boundary=x", 415, "unknown_media_type", "application/x-ndjson"),
+        (b"a=1&b=2", "application/x-www-form-urlencoded", 415, "unknown_media_type", "application/json"),
+        (b"PK", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet", 415, "unknown_media_type", "CSV"),
+    ],
+)  # fmt: skip
+def test_what_is_not_ndjson_is_told_what_to_send(
+    shop: Shop, body: bytes, type_: str, status: int, code: str, says: str
+) -> None:
+    answer = shop.post(body, **({"Content_Type": type_} if type_ else {}))
+    said = answer.json()
+    assert (answer.status_code, (said["errors"][0] if status == 422 else said)["code"]) == (status, code), said
+    assert says in (said["errors"][0] if status == 422 else said)["detail"]
+
+
+def test_curls_own_content_type_is_taken(shop: Shop) -> None:
+    line = shop.order()
+    shop.takes(line, line, Content_Type="application/x-www-form-urlencoded")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "says"),
+    [
+        ("total_amount", "12,50", "expected an amount such as 12.50, with a point and nothing between the thousands"),
+        ("order_date", "31/01/2026", "expected a time with its offset, such as 2026-01-31T12:00:00Z, got '31/01/2026'"),
+        ("updated_at", "2026-01-31", "expected a time with its offset"),
+    ],
+)
+def test_what_spreadsheets_write_is_told_what_to_write_instead(shop: Shop, field: str, value: str, says: str) -> None:
+    [error] = shop.refuses(shop.order(**{field: value}), 422, "rows_rejected")["errors"]
+    assert (error["pointer"], error["code"]) == (f"/{field}", "invalid_value")
+    assert says in error["detail"]
 
 
 @pytest.mark.parametrize(

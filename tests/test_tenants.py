@@ -258,6 +258,9 @@ def test_nonsense_about_keys_and_pages_gets_a_sentence(one: httpx.Client) -> Non
     for limit in ("0", "-1", "x", "1001", "9" * 30, "", "1.5", "²"):
         problem(one.get(ADMIN, params={"limit": limit}), 400, "bad_parameter")
     assert one.get(ADMIN, params={"cursor": "\x00nonsense", "limit": 1}).status_code == 200
+    misspelled = one.get(ADMIN, params={"limits": 1})
+    assert (misspelled.status_code, misspelled.json()["code"]) == (400, "bad_parameter")
+    assert "it takes cursor, limit" in misspelled.json()["detail"]
 
 
 @pytest.mark.parametrize(

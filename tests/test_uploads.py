@@ -194,6 +194,24 @@ def test_an_upload_expires(pipeline: Pipeline) -> None:
     assert upload.state()["state"] == "expired"
 
 
+@pytest.mark.parametrize(("given", "state"), [({"expires_in_s": 1}, "expired"), ({}, "cancelled")])
+def test_an_opening_that_comes_again_says_what_became_of_the_upload(
+    pipeline: Pipeline, given: dict[str, Any], state: str
+) -> None:
+    upload = Upload(pipeline)
+    document, key = {"entity": "orders"} | given, {"Idempotency-Key": "u-3"}
+    first = upload.request("POST", "", json=document, headers=key).json()
+    assert first["state"] == "open"
+    if state == "cancelled":
+        upload.request("DELETE", f"/{first['token']}")
+    else:
+        time.sleep(1.1)
+    pipeline.drained()
+    again = upload.request("POST", "", json=document, headers=key)
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.json() == first | {"state": state}
+
+
 def test_opening_under_a_key_opens_one_upload(pipeline: Pipeline) -> None:
     upload = Upload(pipeline)
 

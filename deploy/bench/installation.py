@@ -29,6 +29,8 @@ class Installation:
     def __init__(self, stack: Stack, name: str) -> None:
         self._stack, self._name = stack, name
         self._children: dict[str, Child] = {}
+        self.urls: dict[str, str] = {}
+        """Where each role says how it is: readyz of a gateway, metrics of the others."""
 
     def __enter__(self) -> Self:
         settings = self._stack.settings
@@ -65,9 +67,10 @@ class Installation:
 
     def start(self, *roles: str) -> None:
         """Return when they serve."""
-        urls = {role: self._start(role) for role in roles}
-        for role, url in urls.items():
-            wait_until(self._children[role], url, READY_S)
+        for role in roles:
+            self.urls[role] = self._start(role)
+        for role in roles:
+            wait_until(self._children[role], self.urls[role], READY_S)
 
     def _start(self, role: str) -> str:
         settings = replace(self.settings, metrics_port=0 if role == "gateway" else free_port())

@@ -15,7 +15,7 @@ from schemas.errors import Unavailable
 from schemas.settings import Settings
 
 PRODUCTS: Final = 50_000
-_QUIET_S: Final = 60.0
+QUIET_S: Final = 60.0
 
 
 def publish(settings: Settings, count: int, batch: int, seed: int = 11) -> None:
@@ -75,8 +75,23 @@ def pace(settings: Settings, count: int) -> float:
             written = message.timestamp()[1]
             flushes[written] = flushes.get(written, 0) + rows
             left -= rows
-        if time.monotonic() - heard > _QUIET_S:
+        if time.monotonic() - heard > QUIET_S:
             raise Unavailable(f"streams left {left} movements undone")
     consumer.close()
     first, last = min(flushes), max(flushes)
     return (count - flushes[first]) / max(last - first, 1) * 1000
+
+
+def records(settings: Settings, topic: str) -> int:
+    """Records of a topic, transaction markers included."""
+    consumer = confluent_kafka.Consumer(
+        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
+    )
+    name = settings.named(topic)
+    ranges = (
+        consumer.get_watermark_offsets(confluent_kafka.TopicPartition(name, n), timeout=10)
+        for n in consumer.list_topics(name, timeout=10).topics[name].partitions
+    )
+    count: int = sum(end - first for first, end in ranges)
+    consumer.close()
+    return count

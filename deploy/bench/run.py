@@ -6,7 +6,7 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.bench import figures, gateway, ingest, neighbour, prices, reads, scale, single, sinks, verdicts
+from deploy.bench import figures, gateway, ingest, neighbour, prices, reads, scale, single, sinks, stock, verdicts
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Say
 from deploy.stack import Stack
@@ -23,6 +23,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
         "neighbour": neighbour.run,
         "prices": prices.run,
         "verdicts": verdicts.run,
+        "stock": stock.run,
         "scale": scale.run,
     }
 )

@@ -178,10 +178,38 @@ def test_omitted_optionals_are_their_defaults_and_omitted_others_are_named() -> 
 def test_confluents_framing_is_read_where_the_id_is_known() -> None:
     value = codec.encode(ORDERS, {"tenant_id": "t", "rows": []})
     framed = codec.CONFLUENT + (77).to_bytes(4, "big") + value[10:]
-    schema = (AVRO / "orders.v1" / "001.avsc").read_text()
-    assert codec.decode(ORDERS, framed, lambda schema_id: {77: schema}[schema_id]) == {"tenant_id": "t", "rows": []}
+    known = {77: codec.fingerprint_of((AVRO / "orders.v1" / "001.avsc").read_text()), 78: b""}
     with pytest.raises(Undecodable, match="no_registry"):
         codec.decode(ORDERS, framed)
+    codec.read_ids_with(known.get)
+    try:
+        assert codec.decode(ORDERS, framed) == {"tenant_id": "t", "rows": []}
+        for unknown in (78, 79):
+            with pytest.raises(Undecodable, match=f"unknown_schema: schema id {unknown}"):
+                codec.decode(ORDERS, codec.CONFLUENT + unknown.to_bytes(4, "big") + value[10:])
+    finally:
+        codec.read_ids_with(None)
+
+
+def test_a_registered_schema_is_ours_when_its_logical_types_are() -> None:
+    text = (AVRO / "orders.v1" / "001.avsc").read_text()
+    ours = codec.newest(ORDERS)[1]
+    assert codec.fingerprint_of(text) == ours
+    plain = codec._without_logical_types(json.loads(text))
+    java = text.replace('"type": "string"', '"type": {"type": "string", "avro.java.string": "String"}')
+    for same in (json.dumps(plain), java, text.replace('"doc"', '"note"')):
+        assert codec.fingerprint_of(same) == ours
+    for other in (text.replace('"scale": 2', '"scale": 4'), text.replace("timestamp-micros", "timestamp-millis")):
+        assert codec.fingerprint_of(other) == b""
+    for nonsense in (
+        "",
+        "[",
+        '{"type": "record"}',
+        '"other.Name"',
+        '{"$schema": "x", "type": "object"}',
+        "[" * 100_000,
+    ):
+        assert codec.fingerprint_of(nonsense) == b""
 
 
 @pytest.mark.parametrize(

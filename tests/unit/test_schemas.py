@@ -102,6 +102,18 @@ def test_a_request_reads_as_it_was_written() -> None:
             envelope.read([*said, ("ts-lines", lines)], b"", AT)
 
 
+@given(st.text(), st.text(), st.sampled_from([None, b"00-trace"]), st.integers(0, 4_102_444_800_000))
+def test_what_is_made_for_one_row_is_as_for_many(tenant: str, key: str, traceparent: bytes | None, at: int) -> None:
+    tenant, key = (text.encode(errors="replace").decode() for text in (tenant, key))
+    id_ = envelope.request_id(tenant, "ingest/orders", key)
+    request, event = envelope.ids_of_one_row("secret", tenant, "ingest/orders", key)
+    assert (request, event) == (str(id_), envelope.event_id("secret", tenant, id_, "1-1"))
+    assert envelope.headers_of_one_row(event, "t", at, request, "ab" * 32, traceparent) == envelope.headers_of(
+        event_id=event, type="t", source="gateway", accepted_ms=at, rows=1, value=b"", traceparent=traceparent,
+        request=envelope.Request(id_, 1, 1, 1), body_hash="ab" * 32,
+    )  # fmt: skip
+
+
 def test_rows_that_came_before_are_counted_as_trimmed() -> None:
     said = envelope.headers_of(
         event_id="e", type="t", source="s", accepted_ms=0, rows=9, value=b"", traceparent=None

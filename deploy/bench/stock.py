@@ -1,0 +1,116 @@
+"""Stock movements folded by one worker, and its tables recovered, against a plain Faust app with the same fold."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import IO, Any, Final
+
+import httpx
+
+from deploy.bench import figures, movements, plain_faust
+from deploy.bench.figures import Figure
+from deploy.bench.installation import Installation, Say, spent
+from deploy.stack import Stack
+from schemas import topics
+from schemas.errors import Unavailable
+from schemas.settings import Settings
+
+BATCH: Final = 500
+FOLD_TARGET: Final = 80_000
+SINGLE_TARGET: Final = 6_000
+RECOVERY_TARGET: Final = 150_000
+FOLD_RATIO: Final = 5
+RECOVERY_RATIO: Final = 20
+_PEER_MOVEMENTS: Final = 100_000
+_PEER_ENDS_S: Final = 20.0
+_METRIC: Final = r"^{name}\{{table=\"{table}\"\}} (\S+)$"
+
+
+def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
+    """Movements over 50,000 products in messages of 500 and of one, by one worker, and its recovery; a plain peer."""
+    folded, singles = 5 * count, min(count, 60_000)
+    with Installation(stack, "stock") as shop:
+        say("movements in batches")
+        movements.publish(shop.settings, folded, BATCH)
+        shop.start("streams")
+        before = shop.cpu_seconds()
+        with shop.memory() as peak:
+            pace = movements.pace(shop.settings, folded)
+        used = spent(before, shop.cpu_seconds())
+        shop.stop("streams")
+        say("recovery")
+        recovery = _recovered(shop)
+        shop.stop("streams")
+    with Installation(stack, "stocksingle") as shop:
+        say("single movements")
+        movements.publish(shop.settings, singles, 1)
+        shop.start("streams")
+        single = movements.pace(shop.settings, singles)
+        shop.stop("streams")
+    with Installation(stack, "stockplain") as shop:
+        say("the plain peer")
+        movements.publish(shop.settings, _PEER_MOVEMENTS, BATCH)
+        said = _peer(shop.settings, "folded")
+        peer_pace = said["folded"] / said["seconds"]
+        say("the plain peer's recovery")
+        said = _peer(shop.settings, "recovered")
+        peer_recovery = movements.records(shop.settings, plain_faust.CHANGELOG) / said["seconds"]
+    yield figures.limit("plain faust.Table, batches of 500", peer_pace, "movements/s")
+    yield _against("folded, batches of 500", pace, peer_pace, FOLD_TARGET, FOLD_RATIO, "movements/s")
+    yield Figure("single movements, a message each", f"{single:,.0f} messages/s", None,
+                 f">= {SINGLE_TARGET:,}", single >= SINGLE_TARGET)  # fmt: skip
+    yield figures.limit("Faust's own recovery", peer_recovery, "records/s")
+    yield _against("recovered levels", recovery, peer_recovery, RECOVERY_TARGET, RECOVERY_RATIO, "records/s")
+    yield from figures.cpu(used, folded, "movement")
+    yield from (Figure(f"resident at most, {role}", f"{size:,.0f} MB") for role, size in peak.items())
+
+
+def _against(name: str, value: float, peer: float, target: int, ratio: int, unit: str) -> Figure:
+    met = value >= target and value >= ratio * peer
+    return Figure(name, f"{value:,.0f} {unit}", value / peer, f">= {target:,}, {ratio} x plain", met)
+
+
+def _recovered(shop: Installation) -> float:
+    """Records a second that a worker with an empty table reads of `stock.levels`."""
+    shop.start("streams")
+    deadline = time.monotonic() + movements.QUIET_S
+    while (records := _metric(shop, "tillstream_table_restored_total")) == 0:
+        if time.monotonic() > deadline:
+            raise Unavailable("streams recovered no level")
+        time.sleep(0.1)
+    return records / _metric(shop, "tillstream_table_restore_seconds_sum")
+
+
+def _metric(shop: Installation, name: str) -> float:
+    text = httpx.get(shop.urls["streams"]).text
+    found = re.search(_METRIC.format(name=name, table=re.escape(topics.STOCK_LEVELS)), text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def _peer(settings: Settings, what: str) -> dict[str, Any]:
+    """What the plain app says it did; it is ended as soon as it has said so."""
+    command = [sys.executable, "-m", "deploy.bench.plain_faust", str(_PEER_MOVEMENTS)]
+    env = {**os.environ, **settings.env()}
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        try:
+            return _said(process.stdout, what)
+        finally:
+            process.terminate()  # it sends what it has not sent yet
+            try:
+                process.wait(_PEER_ENDS_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+def _said(lines: IO[str], what: str) -> dict[str, Any]:
+    for line in lines:
+        _, found, rest = line.partition(f'{{"{what}"')  # Faust says other things too, on the same line
+        if found:
+            said: dict[str, Any] = json.loads(found + rest)
+            return said
+    raise Unavailable("the plain app ended before it was done")
