@@ -70,10 +70,13 @@ class Message:
     errors: list[RowError] = field(default_factory=list)
     upload: codec.Record | None = None
     policies: Policies | None = None
+    decoded: list[codec.Record] | None = None
 
     def row_json(self, index: int) -> str:
-        """A row as the merchant would send it. The message is read once more: few rows are ever asked for."""
-        return as_json(codec.decode(self.envelope.type, self.value)["rows"][index])
+        """A row as the merchant would send it. The message is read once more where any is asked for: few ever are."""
+        if self.decoded is None:
+            self.decoded = codec.decode(self.envelope.type, self.value)["rows"]
+        return as_json(self.decoded[index])
 
 
 @dataclass(slots=True)
