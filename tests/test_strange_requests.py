@@ -17,7 +17,9 @@ def test_405_names_all_methods_of_the_path(pipeline: Pipeline) -> None:
         said = problem(answer, 405, "method_not_allowed")
         assert said["detail"].endswith(f"it takes {answer.headers['allow']}"), said
         allowed = {method.strip().lower() for method in answer.headers["allow"].split(",")}
-        assert allowed - {"head"} == methods.keys(), path
+        # A product's id may hold slashes, so that GET takes what looks like a path of its own below products.
+        beyond = {"get", "head"} if path.rpartition("/")[2] in ("price-event", "price-limits") else {"head"}
+        assert allowed - beyond == methods.keys() - beyond, path
 
 
 @pytest.mark.parametrize(
