@@ -51,8 +51,8 @@ _PRICES = """
 INSERT INTO price_changes (tenant_id, product_id, log_offset, row_index, line, event_id, status, alert, findings,
                            new_price, version, occurred_at, logged_at, source, held_offset)
 SELECT %(tenant)s, 'P-' || n %% 100, n / 500, n %% 500, 1, 'e',
-       CASE n %% 50 WHEN 0 THEN 'anomaly' WHEN 1 THEN 'held' ELSE 'accepted' END, n %% 50 < 2,
-       CASE WHEN n %% 50 < 2 THEN '[{"name": "jump", "score": 60, "reason": "x"}]'::jsonb ELSE '[]'::jsonb END,
+       CASE n %% 11 WHEN 0 THEN 'anomaly' WHEN 1 THEN 'held' ELSE 'accepted' END, n %% 11 < 2,
+       CASE WHEN n %% 11 < 2 THEN '[{"name": "jump", "score": 60, "reason": "x"}]'::jsonb ELSE '[]'::jsonb END,
        12.5, n, now(), timestamptz '2026-01-01Z' + n * interval '1 minute', 's', CASE n %% 100 WHEN 3 THEN n / 500 END
 FROM generate_series(1, %(rows)s::bigint) n
 """

@@ -83,14 +83,13 @@ READS = [
     ("stock_history", "", {"stock_movements_pkey"}),
     ("stock_history", "outcome=rejected", {"stock_movements_pkey"}),
     ("price_history", "", {"price_changes_pkey"}),
-    ("price_history", "status=held", {"price_changes_pkey"}),
+    ("price_history", "status=rejected", {"price_changes_pkey"}),
     ("price_alerts", "", {"price_alerts", "price_decisions"}),
-    ("price_alerts", "from=2026-01-02T00:00:00Z&to=2026-01-03", {"price_alerts", "price_decisions"}),
+    ("price_alerts", "from=2026-01-02&to=2026-01-12", {"price_alerts", "price_decisions"}),
     ("price_alerts", "status=held", {"price_alerts", "price_decisions"}),
     ("price_alerts", "name=jump", {"price_alerts", "price_decisions"}),
 ]
-FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false", "outcome=rejected", "status=held",
-       "from=2026-01-02T00:00:00Z&to=2026-01-03"}  # fmt: skip
+FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false", "outcome=rejected", "status=rejected"}
 """Reads that match so few rows here that they may be found first and then sorted."""
 
 
