@@ -89,7 +89,8 @@ class Csv:
                 yield line.removeprefix(BOM).decode(self.encoding)
 
         try:
-            for cells in csv.reader(counted(), delimiter=self.delimiter):
+            # Strict: a quote that is never closed would take the rows after it into its cell without a word.
+            for cells in csv.reader(counted(), delimiter=self.delimiter, strict=True):
                 yield size, taken, cells
                 size = taken = 0
         except (csv.Error, UnicodeDecodeError) as exc:

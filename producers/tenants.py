@@ -16,7 +16,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
 from itertools import count
 from typing import Final
 
@@ -231,12 +230,9 @@ class Follower:
         self._stopping = threading.Event()
         self._moved = threading.Condition()
         self._thread = threading.Thread(target=self._follow, name="tenants", daemon=True)
+        self._admin: AdminClient | None = None
         self.loaded = threading.Event()
         self.position = 0
-
-    @cached_property
-    def _admin(self) -> AdminClient:
-        return AdminClient({"bootstrap.servers": self._settings.kafka_bootstrap_servers, "log_level": 0})
 
     def start(self) -> None:
         """Begin to follow; it waits while Kafka is away."""
@@ -250,18 +246,28 @@ class Follower:
     def catch_up(self, within: float) -> None:
         """Wait until all that was written before the call is applied. Raises Unavailable."""
         try:
-            # Asked by another client than the consumer, whose connection is busy waiting for records.
-            asked = self._admin.list_offsets(
-                {self._topic: OffsetSpec.latest()},
-                isolation_level=IsolationLevel.READ_UNCOMMITTED,
-                request_timeout=within,
-            )
-            end = asked[self._topic].result(within).offset
-        except (KafkaException, TimeoutError) as exc:
-            raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends; is it up?") from exc
+            end = self._end(self._admin, within) if self._admin is not None else None
+        except (KafkaException, TimeoutError):
+            end = None
+        if end is None:
+            # librdkafka keeps the leader's epoch that it heard first: after a broker's restart a client fails for ever.
+            self._admin = AdminClient({"bootstrap.servers": self._settings.kafka_bootstrap_servers, "log_level": 0})
+            try:
+                end = self._end(self._admin, within)
+            except (KafkaException, TimeoutError) as exc:
+                raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends; is it up?") from exc
         with self._moved:
             if not self._moved.wait_for(lambda: self.position >= end, within):
                 raise Unavailable(f"topic {topics.TENANTS} was not read to its end within {within:.0f} s")
+
+    def _end(self, admin: AdminClient, within: float) -> int:
+        """Asked by another client than the consumer, whose connection is busy waiting for records."""
+        asked = admin.list_offsets(
+            {self._topic: OffsetSpec.latest()},
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=within,
+        )
+        return int(asked[self._topic].result(within).offset)
 
     def _follow(self) -> None:
         consumer = confluent_kafka.Consumer(

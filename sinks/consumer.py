@@ -72,6 +72,8 @@ class Sink:
             while not self._stopping.is_set():
                 assignment = self._assignment
                 records = self._read()
+                if self._writing is not None and self._writing.done():
+                    self._finish()  # a failed write ends the process now, not when the next record comes
                 if records and assignment == self._assignment:
                     # Prepared while the batch before is being written.
                     batch = self._intake.prepare(records)

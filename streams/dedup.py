@@ -16,6 +16,7 @@ from schemas.codec import Record
 from schemas.envelope import (
     BATCH_TYPES,
     NAMESPACE,
+    ROWS_REJECTED,
     UPLOAD_CANCELLED,
     UPLOAD_COMPLETED,
     UPLOAD_OPENED,
@@ -114,6 +115,9 @@ def decide_part(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, E
     first = Entry(*_ENTRY.unpack_from(known)) if known else mine
     if known and first.offset == mine.offset:
         return Decision.REDELIVERED, first
+    other = _of_other_kind(seen, key)
+    if other is not None and other.content_hash != mine.content_hash:
+        return Decision.CONFLICT, other
     if first.content_hash != mine.content_hash:
         return Decision.CONFLICT, first
     if covers(lines, request):
@@ -124,6 +128,14 @@ def decide_part(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, E
     merged = b"".join(_LINES.pack(*lines) for lines in _merged([*lines, (request.first, request.last)]))
     seen[key] = _ENTRY.pack(*first) + merged
     return (Decision.PARTLY_NEW if overlap else Decision.NEW), first
+
+
+def _of_other_kind(seen: Seen, key: bytes) -> Entry | None:
+    """What came first of the refused rows of a request whose rows these are, or the reverse: both are of one body."""
+    refused = ROWS_REJECTED.encode()
+    other = key.removesuffix(refused) if key.endswith(refused) else key + refused
+    entry = seen.get(other)
+    return Entry(*_ENTRY.unpack_from(entry)) if entry else None
 
 
 def covers(lines: Lines, request: Request) -> bool:

@@ -81,3 +81,10 @@ def test_what_cannot_be_read_gets_a_sentence(tmp_path: Path, text: bytes, says: 
     with pytest.raises(Rejected) as told:
         rows(source(tmp_path, text))
     assert says in str(told.value)
+
+
+def test_a_quote_that_is_never_closed_is_an_error_and_takes_no_rows_with_it(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="is a quote missing there"):
+        rows(source(tmp_path, b'customer_id,name\r\n1,"abc\r\n2,b\r\n3,c\r\n', "customers"))
+    inch = b'customer_id,name\n1,5" pipe\n2,"b"\n'
+    assert [row["name"] for row in rows(source(tmp_path, inch, "customers"))] == ['5" pipe', "b"]

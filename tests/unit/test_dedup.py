@@ -206,3 +206,19 @@ def test_an_upload_of_the_version_before_is_still_known() -> None:
     assert dedup.expired(seen[key], dedup.KEPT_MS + 1)
     dedup.follow_upload(seen, b"t", of_upload(2, "tillstream.orders.v1", 3))
     assert dedup.refused_by_upload(seen, b"t", of_upload(3, UPLOAD_COMPLETED, 3)) is None
+
+
+def test_refused_rows_and_good_ones_of_other_bodies_under_one_key_are_conflicts() -> None:
+    def of(offset: int, content: bytes, *, refused: bool) -> Envelope:
+        type_ = ROWS_REJECTED if refused else "tillstream.orders.v1"
+        return replace(envelope(offset, content), type=type_, request=Request(REQUEST, 1, 10, 10))
+
+    def decided(seen: dict[bytes, bytes], message: Envelope) -> Decision:
+        return dedup.decide_part(seen, dedup.request_key(b"t", message), message)[0]
+
+    for refused_first in (True, False):
+        seen: dict[bytes, bytes] = {}
+        assert decided(seen, of(1, b"a", refused=refused_first)) is Decision.NEW
+        assert decided(seen, of(2, b"b", refused=not refused_first)) is Decision.CONFLICT
+        assert decided(seen, of(3, b"a", refused=not refused_first)) is Decision.NEW
+        assert decided(seen, of(3, b"a", refused=not refused_first)) is Decision.REDELIVERED
