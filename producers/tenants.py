@@ -255,7 +255,7 @@ class Follower:
             try:
                 end = self._end(self._admin, within)
             except (KafkaException, TimeoutError) as exc:
-                raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends; is it up?") from exc
+                raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends") from exc
         with self._moved:
             if not self._moved.wait_for(lambda: self.position >= end, within):
                 raise Unavailable(f"topic {topics.TENANTS} was not read to its end within {within:.0f} s")
