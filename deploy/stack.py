@@ -128,8 +128,9 @@ class Stack:
             self._on_step("Apache Kafka (the first start on a machine downloads it)")
             broker = Broker(self.data_dir / "kafka")
             started.append((self._store(broker), broker))
-            at = {"kafka_bootstrap_servers": broker.bootstrap_servers, "kafka_security_protocol": "PLAINTEXT"}
-            self.settings = replace(self.settings, **at)
+            self.settings = replace(
+                self.settings, kafka_bootstrap_servers=broker.bootstrap_servers, kafka_security_protocol="PLAINTEXT"
+            )
         if not self._external_database:
             self._on_step("PostgreSQL")
             database = Database(self.data_dir / "postgresql")
