@@ -101,6 +101,10 @@ class Installation:
             used[child.name] = sum(map(_cpu_seconds, family))
         return used
 
+    def resident(self, role: str) -> float:
+        """Resident megabytes of a role now."""
+        return float(psutil.Process(self._children[role].pid).memory_info().rss / 1e6)
+
     @contextmanager
     def memory(self) -> Iterator[dict[str, float]]:
         """The most resident megabytes of each role that runs now, sampled until the block ends."""
