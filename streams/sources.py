@@ -28,7 +28,7 @@ class Sources:
     """The source topics as this worker found them. Any thread may use it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+        self._admin = AdminClient({**settings.kafka, "log_level": 0})
         self._names = [settings.named(name) for name in _SOURCES]
         self.ids: dict[str, str] = {}
         """UUID of each, by its real name."""
