@@ -18,5 +18,5 @@ def test_movements_of_the_same_products_take_no_more_memory(own_pipeline: Pipeli
         movements.publish(own_pipeline.settings, STEP, 500, step, PRODUCTS)
         movements.pace(own_pipeline.settings, step * STEP)
         resident.append(psutil.Process(worker.pid).memory_info().rss / 1e6)
-    # Buffers settle in the second step; a byte kept of each movement after it would be 0.75 MB, an object 40 MB.
-    assert resident[-1] < resident[1] + 8, resident
+    # Buffers settle in the first steps; an object kept of each movement after the second would be 40 MB.
+    assert resident[-1] < resident[1] + 15, resident
