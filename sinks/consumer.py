@@ -12,6 +12,7 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from producers.admin import topic_ids
 from producers.registry import backoff
 from schemas import metrics, topics
 from schemas.errors import Misconfigured, TillstreamError, Unavailable
@@ -70,7 +71,7 @@ class Sink:
 
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded, where the supervisor restarts; Stopped."""
-        self._topic_ids = offsets.topic_ids(self._admin, self._topics)
+        self._topic_ids = topic_ids(self._admin, self._topics)
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Misconfigured, TillstreamError
 from sinks.sql import statement
@@ -41,12 +39,6 @@ def database_id(db: psycopg.Connection[Any]) -> str:
     db.commit()
     assert row is not None
     return str(row[0])
-
-
-def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
-    """Kafka's UUID of each topic; a topic that was deleted and made again has another."""
-    described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
-    return {name: str(future.result().topic_id) for name, future in described.items()}
 
 
 def load(

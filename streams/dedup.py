@@ -3,12 +3,12 @@
 An entry is (tenant, event id) -> source offset, append time, content hash; for the parts of a request it is (tenant,
 request) and holds the lines that have come, so that a resend which is split elsewhere is known line by line. The table
 also holds, under keys no event can have, the state of uploads, the fence (the last source offset whose outputs were
-flushed) and the crash note.
+flushed, and the UUID of the topic it was counted in) and the crash note.
 """
 
 import struct
 import uuid
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -37,9 +37,8 @@ _MAX_GAPS: Final = 1_000
 _ENTRY: Final = struct.Struct(">qq16s")
 _LINES: Final = struct.Struct(">II")
 _UPLOAD: Final = struct.Struct(">qq?II")
-_OLD_UPLOAD_BYTES: Final = 21
-"""Of entries without the highest chunk, as the version before wrote them."""
 _NOTE: Final = struct.Struct(">qi")
+_OFFSET_BYTES: Final = 8
 
 Seen = MutableMapping[bytes, bytes]
 Lines = list[tuple[int, int]]
@@ -60,6 +59,13 @@ class Entry(NamedTuple):
     offset: int
     time_ms: int
     content_hash: bytes
+
+
+class Fence(NamedTuple):
+    """The last source offset that was flushed, in the topic with this UUID."""
+
+    offset: int
+    topic_id: str
 
 
 class _Upload(NamedTuple):
@@ -198,7 +204,7 @@ def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
 def _upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> _Upload | None:
     if envelope.request is None or envelope.request.upload is None:
         return None
-    state = seen.get(_upload_key(tenant_key, envelope))
+    state = seen.get(_upload_key(tenant_key, envelope))  # without the highest chunk where the version before wrote it
     return _Upload(*_UPLOAD.unpack(state.ljust(_UPLOAD.size, b"\0"))) if state else None
 
 
@@ -211,12 +217,20 @@ def _upload_key(tenant_key: bytes, envelope: Envelope) -> bytes:
 def fenced(seen: Seen, offset: int) -> bool:
     """Whether this source offset was flushed before: its message changes nothing any more."""
     fence = seen.get(FENCE)
-    return fence is not None and offset <= int.from_bytes(fence, "big")
+    return fence is not None and offset <= int.from_bytes(fence[:_OFFSET_BYTES], "big")
 
 
-def advance_fence(seen: Seen, offset: int) -> None:
-    """Remember that all up to `offset` is in this flush."""
-    seen[FENCE] = offset.to_bytes(8, "big")
+def fence_of(seen: Mapping[bytes, bytes]) -> Fence | None:
+    """The fence, None before the first flush; the UUID is "" where the version before wrote it."""
+    fence = seen.get(FENCE)
+    if fence is None:
+        return None
+    return Fence(int.from_bytes(fence[:_OFFSET_BYTES], "big"), fence[_OFFSET_BYTES:].decode())
+
+
+def advance_fence(seen: Seen, offset: int, topic_id: str) -> None:
+    """Remember that all up to `offset` of the topic with this UUID is in this flush."""
+    seen[FENCE] = offset.to_bytes(_OFFSET_BYTES, "big") + topic_id.encode()
 
 
 def crashes(seen: Seen, offset: int) -> int:
@@ -237,6 +251,6 @@ def crash_note(seen: Seen, offset: int) -> bytes:
     return _NOTE.pack(offset, crashes(seen, offset) + 1)
 
 
-def expired(value: bytes, now_ms: int) -> bool:
+def expired(key: bytes, value: bytes, now_ms: int) -> bool:
     """Whether an entry may be forgotten; fence and crash note never are."""
-    return len(value) >= _OLD_UPLOAD_BYTES and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS
+    return key not in (FENCE, CRASH) and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS

@@ -16,7 +16,11 @@ _MOST_BYTES: Final = topics.MAX_FORWARDED_BYTES - 10_000
 
 def install(app: App, partitions: int) -> None:
     """Add the agent and its table to the app."""
-    seen_events = app.Table(topics.DEDUP_INGESTION, changelog_topic=changelog(app, topics.DEDUP_INGESTION))
+    seen_events = app.Table(
+        topics.DEDUP_INGESTION,
+        changelog_topic=changelog(app, topics.DEDUP_INGESTION),
+        fences=topics.INGESTION,
+    )
     app.steps.crash_notes[app.settings.named(topics.INGESTION)] = lambda at: (
         topics.DEDUP_INGESTION,
         dedup.CRASH,
@@ -34,7 +38,7 @@ def install(app: App, partitions: int) -> None:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):
                     metrics.STEPS.labels(topics.INGESTION, _unique(step, seen, partitions)).inc()
-                    dedup.advance_fence(seen, step.at.offset)
+                    dedup.advance_fence(seen, step.at.offset, app.sources.ids[step.at.topic])
             await app.steps.room()
 
 

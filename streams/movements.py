@@ -30,7 +30,10 @@ def _decode(key: bytes, value: bytes) -> Level | bytes:
 def install(app: App, partitions: int) -> None:
     """Add the agent and its tables to the app."""
     all_levels = app.Table(
-        topics.STOCK_LEVELS, changelog_topic=changelog(app, topics.STOCK_LEVELS), codec=Codec(_encode, _decode)
+        topics.STOCK_LEVELS,
+        changelog_topic=changelog(app, topics.STOCK_LEVELS),
+        fences=topics.STOCK,
+        codec=Codec(_encode, _decode),
     )
     seen_events = app.Table(topics.DEDUP_STOCK, changelog_topic=changelog(app, topics.DEDUP_STOCK))
     app.steps.crash_notes[app.settings.named(topics.STOCK)] = lambda at: (
@@ -51,7 +54,7 @@ def install(app: App, partitions: int) -> None:
                 # The fence stays with the levels, which are kept for ever: what it covers is in them.
                 if not dedup.fenced(levels, step.at.offset):
                     metrics.STEPS.labels(topics.STOCK, _folded(step, levels, seen_events.of(step), partitions)).inc()
-                    dedup.advance_fence(levels, step.at.offset)
+                    dedup.advance_fence(levels, step.at.offset, app.sources.ids[step.at.topic])
             await app.steps.room()
 
 

@@ -23,11 +23,13 @@ import confluent_kafka
 from producers.client import config
 from schemas import metrics, topics
 from schemas.envelope import Headers, Position
+from schemas.errors import Misconfigured
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 70  # EX_SOFTWARE
+MISCONFIGURED: Final = 2
 _MAX_PENDING: Final = 20_000
 """Weight that may wait for a flush before the agents pause."""
 _BYTES_A_RECORD: Final = 2_000
@@ -224,6 +226,13 @@ def _merged(steps: list[Step]) -> dict[str, Changes]:
 
 def _as_it_is(_: bytes, value: bytes) -> bytes:
     return value
+
+
+def refuse(exc: Misconfigured) -> NoReturn:
+    """End the process now, as a start with these settings would: going on would be wrong until somebody acts."""
+    log.critical("%s", exc)
+    logging.shutdown()
+    os._exit(MISCONFIGURED)
 
 
 def fail_stop(what: str, exc: BaseException) -> NoReturn:

@@ -20,7 +20,9 @@ _MOST_BYTES: Final = topics.MAX_FORWARDED_BYTES - 1_500_000
 
 def install(app: App, partitions: int) -> None:
     """Add the agent and its tables to the app."""
-    current = app.Table(topics.PRICES_CURRENT, changelog_topic=changelog(app, topics.PRICES_CURRENT))
+    current = app.Table(
+        topics.PRICES_CURRENT, changelog_topic=changelog(app, topics.PRICES_CURRENT), fences=topics.PRICES
+    )
     seen_events = app.Table(topics.DEDUP_PRICES, changelog_topic=changelog(app, topics.DEDUP_PRICES))
     app.steps.crash_notes[app.settings.named(topics.PRICES)] = lambda at: (
         topics.PRICES_CURRENT,
@@ -40,7 +42,7 @@ def install(app: App, partitions: int) -> None:
                 # As with stock, the fence stays with what is kept for ever.
                 if not dedup.fenced(prices, step.at.offset):
                     metrics.STEPS.labels(topics.PRICES, _judged(step, prices, seen_events.of(step), partitions)).inc()
-                    dedup.advance_fence(prices, step.at.offset)
+                    dedup.advance_fence(prices, step.at.offset, app.sources.ids[step.at.topic])
             await app.steps.room()
 
 
