@@ -73,7 +73,7 @@ def create_app(settings: Settings) -> Starlette:
             Producer(settings) as producer,
             Reachability(settings) as kafka,
             Database(settings) as database,
-            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen) as outcomes,
+            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen, live.begins) as outcomes,
         ):
             yield State(
                 settings=settings,
