@@ -57,7 +57,8 @@ def missed(trader: Trader, after: str, upto: str, **query: Any) -> list[str]:
     found = []
     with watching(trader, after, **query) as stream:
         for name, id_, data in stream:
-            found += [data["product_id"]] * bool(name)
+            if name:
+                found.append(data["product_id"])
             if id_ and int(id_.partition(":")[2]) >= int(upto.partition(":")[2]):
                 return found
     raise AssertionError("the stream ended")
