@@ -81,6 +81,11 @@ def key_of(tenant_key: bytes, event_id: str) -> bytes:
     return tenant_key + b"\x00" + event
 
 
+def known_by_lines(envelope: Envelope) -> bool:
+    """Whether a message is a part of a request: else, and where its rows come once more, its own id tells."""
+    return envelope.request is not None and envelope.redrive is None
+
+
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
     """Tell what a message is, and remember a new one. The entry is that of the first message with its id."""
     mine = Entry(envelope.src.offset, envelope.src.time_ms, envelope.content_hash[:16])
