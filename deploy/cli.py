@@ -27,7 +27,7 @@ from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
 from producers import admin
 from producers.generate import Plan
-from schemas.errors import Rejected, TillstreamError, Unavailable
+from schemas.errors import TillstreamError, Unavailable
 from sinks.migrate import migrate as migrate_
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ def main() -> None:
         app()
     except TillstreamError as exc:
         _fail(str(exc))
-        sys.exit(1 if isinstance(exc, Rejected) else 75 if isinstance(exc, Unavailable) else 2)
+        sys.exit(75 if isinstance(exc, Unavailable) else 2)
     except confluent_kafka.KafkaException as exc:
         _fail(f"Kafka: {exc.args[0].str()}")
         sys.exit(2)

@@ -37,10 +37,10 @@ class Sink:
         self._accept_gap = accept_gap
         self._db: writer.Db | None = None
         self._stopping = threading.Event()
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
+        self._admin = AdminClient({**settings.kafka, "log_level": 3})
         self._consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka,
                 "group.id": self._group(),
                 "client.id": "tillstream-sink",
                 "enable.auto.commit": False,

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import ssl
 import types
 from collections.abc import Generator
 from typing import Any, Final
@@ -121,6 +122,7 @@ def new_app(settings: Settings, partitions: int) -> App:
     app = App(
         app_id,
         broker=[f"kafka://{server}" for server in settings.kafka_bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
         datadir=settings.streams_data_dir,
         consumer_group_instance_id=settings.streams_worker_id,
         consumer_auto_offset_reset="earliest",
@@ -142,6 +144,23 @@ def new_app(settings: Settings, partitions: int) -> App:
     app.forgetful = []
     app.registry = reading(settings)
     return app
+
+
+def _credentials(settings: Settings) -> Any:
+    """What `Settings.kafka` says to librdkafka, in Faust's words; None without TLS and SASL."""
+    protocol, context = settings.kafka_security_protocol, None
+    if protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file or None)
+        if settings.kafka_ssl_certificate_file:
+            context.load_cert_chain(settings.kafka_ssl_certificate_file, settings.kafka_ssl_key_file or None)
+    if protocol.startswith("SASL_"):
+        return faust.SASLCredentials(
+            username=settings.kafka_sasl_username,
+            password=settings.kafka_sasl_password,
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
 
 
 def source(app: App, name: str) -> Any:
