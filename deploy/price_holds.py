@@ -8,8 +8,8 @@ import typer
 
 from deploy import price_alerts
 from deploy.as_tenant import ApiKey, Caller, GatewayUrl, Keys, TenantId, caller
-from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars
-from deploy.price_view import alert_line, say, say_json, verdict_line
+from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, say, say_json
+from deploy.price_view import alert_line, verdict_line
 from schemas.errors import Misconfigured, Rejected
 
 Alerts = list[dict[str, Any]]

@@ -9,8 +9,7 @@ import typer
 from msgspec.structs import asdict
 
 from deploy.as_tenant import TenantId
-from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, show, table_of
-from deploy.price_view import say_json
+from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, say_json, show, table_of
 from deploy.stack import running
 from producers import tenants
 from producers.tenant import PricePolicy

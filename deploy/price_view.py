@@ -1,12 +1,11 @@
 """Prices on a terminal: verdicts, alerts, histories, each in a line."""
 
-import json
 from collections import Counter
 from typing import Any, Final
 
 from msgspec import Struct
 
-from deploy.operate import console, show, table_of
+from deploy.operate import say, show, table_of
 
 IN_FORCE: Final = ("accepted", "anomaly")
 COUNTS: Final = ("accepted", "anomaly", "held", "rejected", "superseded", "duplicate", "conflict", "pending")
@@ -52,16 +51,6 @@ def alert_line(alert: dict[str, Any]) -> str:
     decision = alert.get("decision")
     decided = f" [{decision['decision']} by {decision['decided_by']}]" if decision else ""
     return f"{alert['logged_at']} {verdict_line(alert)}{decided}"
-
-
-def say(text: str) -> None:
-    """A line of text that strangers may have had a hand in."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def say_json(document: Any) -> None:
-    """A line of JSON."""
-    print(json.dumps(document), flush=True)  # noqa: T201
 
 
 def show_price(price: dict[str, Any]) -> None:

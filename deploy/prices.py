@@ -18,10 +18,10 @@ from deploy.as_tenant import (
     caller,
     segment,
 )
-from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, errors
+from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, errors, say, say_json
 from deploy.price_holds import approve, held, reject
 from deploy.price_policy import policy
-from deploy.price_view import Told, alert_line, say, say_json, verdict_line
+from deploy.price_view import Told, alert_line, verdict_line
 from deploy.stock import file_hash
 from producers.calls import Refused
 from schemas.errors import Misconfigured
@@ -68,13 +68,11 @@ def change(
     told = Told()
     told.add(answer.accepted, answer.rejected, verdicts, summary)
     for error in answer.errors:
-        errors.print(
-            f"{error['pointer']} {error['code']}, {error['detail']}", markup=False, highlight=False, soft_wrap=True
-        )
+        say(f"{error['pointer']} {error['code']}, {error['detail']}", errors)
     for verdict in verdicts:
         say_json(verdict) if as_json else say(verdict_line(verdict))
     if answer.accepted and not verdicts:
-        errors.print(summary["detail"] or "no verdict in time", markup=False, highlight=False, soft_wrap=True)
+        say(summary["detail"] or "no verdict in time", errors)
     raise typer.Exit(0 if told.all_in_force else 1)
 
 
@@ -135,7 +133,7 @@ async def _send(tenant: Caller, file: Path, name: str, *, verbose: bool, as_json
                 wrong += [(line["line"], verdict_line(line)) for line in ([] if as_json else notable)]
                 for line, text in sorted(wrong)[: None if verbose else max(0, _SHOWN - shown)]:
                     where = f"{file.name} line {source.line_of(chunk, line)}: {text}"
-                    errors.print(where, markup=False, highlight=False, soft_wrap=True)
+                    say(where, errors)
                 shown += len(wrong)
                 for verdict in verdicts if as_json else ():
                     say_json(verdict)
@@ -155,7 +153,7 @@ def show(
     as_json: Json = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """A product's price, its limits, and the last changes of it. Exits 1 for a product without any.
+    """A product's price, its limits, and the last changes of it. Exits 2 for a product without any.
 
     [dim]tillstream prices show P-1 --tenant-id acme --api-key ts_...[/dim]
     """

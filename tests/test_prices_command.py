@@ -55,7 +55,7 @@ def test_a_price_is_changed_and_shown_with_its_verdicts(clerk: Clerk) -> None:
     shown = clerk.run("show", "a/b").stdout
     assert "a/b: 2.00 EUR since " in shown
     assert "decimal_shift" in shown
-    assert clerk.run("show", "nothing").returncode == 1
+    assert clerk.run("show", "nothing").returncode == 2
     assert clerk.pipeline.cli("prices", "show", "a/b", "--tenant-id", clerk.tenant).returncode == 2
 
 
@@ -89,7 +89,7 @@ def test_limits_and_the_policy_are_shown_and_set(clerk: Clerk) -> None:
     eventually(lambda: clerk.price("P-1")["floor"] == "9.00")
     assert clerk.run("limits", "P-1", "--ceiling", "none").stdout == "P-1, floor 9.00\n"
     eventually(lambda: clerk.run("limits", "P-1").stdout == "P-1, floor 9.00\n")
-    assert clerk.run("limits", "P-1", "--floor", "many").returncode == 1
+    assert clerk.run("limits", "P-1", "--floor", "many").returncode == 2
     policy = ("prices", "policy", "--tenant-id", clerk.tenant)
     before = json.loads(clerk.pipeline.cli(*policy, "--json").stdout)
     assert (before["max_decrease_percent"], before["actions"]["bounds"]) == (None, "flag")
@@ -104,8 +104,8 @@ def test_limits_and_the_policy_are_shown_and_set(clerk: Clerk) -> None:
     assert json.loads(clerk.pipeline.cli(*policy, "--json").stdout) == before
     for wrong in (("--set", "colour=1"), ("--set", "jump_factor=many"), ("--set", "jump_factor=0"),
                   ("--action", "jump=shout"), ("--action", "luck=hold")):  # fmt: skip
-        assert clerk.pipeline.cli(*policy, *wrong).returncode == 1, wrong
-    assert clerk.pipeline.cli("prices", "policy", "--tenant-id", "nobody").returncode == 1
+        assert clerk.pipeline.cli(*policy, *wrong).returncode == 2, wrong
+    assert clerk.pipeline.cli("prices", "policy", "--tenant-id", "nobody").returncode == 2
 
 
 def test_held_prices_are_listed_approved_and_rejected(clerk: Clerk) -> None:
@@ -122,7 +122,7 @@ def test_held_prices_are_listed_approved_and_rejected(clerk: Clerk) -> None:
     assert f"[message {waiting[0]['event_id']}]" in listed
     assert clerk.run("approve").returncode == 2
     assert clerk.run("approve", "P-0", "--all").returncode == 2
-    assert clerk.run("approve", "P-0", "P-5").returncode == 1  # all or none are there to be decided
+    assert clerk.run("approve", "P-0", "P-5").returncode == 2  # all or none are there to be decided
     approved = clerk.run("approve", "P-0", "P-1", "--by", "Ada", "--reason", "a sale")
     assert (approved.returncode, approved.stdout.splitlines()) == (
         0, ["P-0 accepted: 10.00 -> 100.00 EUR", "P-1 accepted: 10.00 -> 100.00 EUR"],
@@ -145,7 +145,7 @@ def test_alerts_are_listed_and_followed(clerk: Clerk) -> None:
     assert [alert["product_id"] for alert in clerk.lines("alerts")] == [f"P-{n}" for n in range(4, -1, -1)]
     assert [alert["product_id"] for alert in clerk.lines("alerts", "--status", "anomaly", "--limit", "1")] == ["P-3"]
     assert len(clerk.lines("alerts", "--min-score", "0", "--name", "non_positive", "--to", "2199-01-01")) == 3
-    assert clerk.run("alerts", "--status", "fine").returncode == 1
+    assert clerk.run("alerts", "--status", "fine").returncode == 2
     command = [sys.executable, "-c", "from deploy.cli import main; main()", "prices", "alerts", "--follow", "--json"]
     env = {**os.environ, **clerk.pipeline.settings.env(), "PYTHONUNBUFFERED": "1"}
     following = subprocess.Popen(
