@@ -20,6 +20,7 @@ from rich.table import Table
 from deploy import demo as demo_
 from deploy import operate, prices, tenants, uploads
 from deploy.bench import run as bench_
+from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -42,7 +43,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
-for command in (generate, ingest, stock, operate.audit):
+for command in (generate, ingest, stock, operate.audit, doctor):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, Final
 
 import confluent_kafka
@@ -27,6 +28,7 @@ GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
+_ASKED_AGAIN: Final = 5
 
 
 class Sink:
@@ -127,7 +129,7 @@ class Sink:
         """Start where PostgreSQL says, whatever the group remembers."""
         self._finish()
         self._assignment += 1
-        logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
+        logs = {(p.topic, p.partition): self._log_range(consumer, p) for p in partitions}
         for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
@@ -140,6 +142,17 @@ class Sink:
         consumer.assign(partitions)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
+
+    def _log_range(self, consumer: Any, partition: confluent_kafka.TopicPartition) -> tuple[int, int]:
+        """First and end offset. The leader of a partition that is new, or moves, is found by asking again."""
+        for pause in islice(backoff(), _ASKED_AGAIN):
+            try:
+                low_high: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=30)
+                return low_high
+            except confluent_kafka.KafkaException as error:
+                log.warning("Kafka: %s; waiting %.1f s", error.args[0].str(), pause)
+                self._stopping.wait(pause)
+        raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
         topic_id = self._topic_ids[topic]

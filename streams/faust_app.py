@@ -13,13 +13,12 @@ from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
 from producers.registry import Registry, backoff, reading
-from schemas import metrics
+from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 from streams.steps import Steps, fail_stop
 from streams.tables import Table
 
-APP_ID = "tillstream-streams"
 _REGISTRY_WAIT_S: Final = 2.0
 
 log = logging.getLogger(__name__)
@@ -118,7 +117,7 @@ class App(faust.App):
 
 def new_app(settings: Settings, partitions: int) -> App:
     """An app without agents, over topics that have `partitions` partitions each."""
-    app_id = settings.named(APP_ID)
+    app_id = settings.named(topics.STREAMS_GROUP)
     app = App(
         app_id,
         broker=[f"kafka://{server}" for server in settings.kafka_bootstrap_servers.split(",")],
