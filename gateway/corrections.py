@@ -8,6 +8,7 @@ corrections of one row that are both on their way the first in the log counts.
 import asyncio
 import hashlib
 import time
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 from uuid import UUID
 
@@ -21,10 +22,11 @@ from gateway.headers import header
 from gateway.problems import Problem, json
 from gateway.publishing import MAX_ERRORS, Answer, refused, traceparent_of, unavailable
 from gateway.sql import statement
+from gateway.tenants import authenticated
 from gateway.upload_token import Token
-from gateway.uploads import MAX_CHUNKS, tenant_of, token_of
+from gateway.uploads import MAX_CHUNKS, token_of
 from producers.tenants import Tenant
-from schemas import codec, envelope, topics
+from schemas import codec, envelope, metrics, topics
 from schemas.corrections import correction_id
 from schemas.envelope import Headers, Position, Redrive
 from schemas.errors import Rejected, Unavailable
@@ -75,11 +77,11 @@ class _Known(Struct, frozen=True):
 
 
 class _Wrong(Exception):
-    """A correction that cannot be taken: code, detail and JSON pointer."""
+    """A correction that cannot be taken, and all that is wrong with it."""
 
-    def __init__(self, code: str, detail: str, pointer: str = "") -> None:
-        super().__init__(code)
-        self.error: parse.FieldError = {"pointer": pointer, "code": code, "detail": detail}
+    def __init__(self, errors: Sequence[parse.FieldError]) -> None:
+        super().__init__()
+        self.errors = errors
 
 
 async def correct_rows(request: Request) -> Response:
@@ -87,10 +89,10 @@ async def correct_rows(request: Request) -> Response:
 
     Each line is one of …/errors with its `row` put right, as an object or as text; other fields are ignored. 202 once
     Kafka has acknowledged; `errors` says which were not taken, such as those of rows that were not refused. A
-    correction keeps its row's place in time, so that newer data stay. Sent again it counts once; one that is refused
-    later can be corrected again.
+    correction keeps its row's place in time, so that newer data stay. Sent again it counts once, without an
+    Idempotency-Key; one that is refused later can be corrected again.
     """
-    tenant = tenant_of(request)
+    tenant = authenticated(request)
     token = token_of(request, tenant)
     filters.none(request.query_params)
     if not request.state.kafka.reachable:
@@ -99,13 +101,13 @@ async def correct_rows(request: Request) -> Response:
     raw = await bodies.read(request, tenant.tenant_id, state.settings, state.inflight)
     try:
         bodies.must_be_rows(request, raw)
+        if raw.count(b"\n") > MAX_CORRECTIONS:
+            raise Problem(413, "too_many_lines", f"a body may have {MAX_CORRECTIONS:,} lines; send it in parts")
         lines = list(parse.lines_of(raw, single=False))
         if not lines:
             raise Problem(
                 400, "empty_body", "the body has no corrections; send lines of …/errors, their rows put right"
             )
-        if len(lines) > MAX_CORRECTIONS:
-            raise Problem(413, "too_many_lines", f"a body may have {MAX_CORRECTIONS:,} corrections; send it in parts")
         return json(202, await _Corrections(request, tenant, token).take(lines))
     finally:
         state.inflight.give_back(tenant.tenant_id, len(raw))
@@ -129,23 +131,28 @@ class _Corrections:
                 correction = _read(line)
                 place = correction.chunk, correction.line
                 if place in given:
-                    raise _Wrong("already_corrected", f"{_named(*place)} is corrected in line {given[place][0]}, too")
+                    raise _wrong("already_corrected", f"{_named(*place)} is corrected in line {given[place][0]}, too")
                 given[place] = number, correction
             except _Wrong as exc:
-                self._refuse(number, [exc.error])
-        known = await self._known(list(given))
+                self._refuse(number, exc.errors)
+        known, failed = await self._known(list(given)), None
         turn = time.perf_counter()
         for place, (number, correction) in given.items():
             try:
                 await self._correct(known.get(place), correction)
             except _Wrong as exc:
-                self._refuse(number, [exc.error])
-            except _RowIsWrong as exc:
                 self._refuse(number, exc.errors)
+            except Problem as exc:  # Kafka's client takes no more; what it has must be waited for
+                failed = exc
+                break
             if time.perf_counter() - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = time.perf_counter()
         await self._acknowledged()
+        if failed is not None:
+            raise failed
+        metrics.ROWS_RECEIVED.labels(self._entity.name, "accepted").inc(self._answer.accepted)
+        metrics.ROWS_RECEIVED.labels(self._entity.name, "rejected").inc(self._answer.rejected)
         self._answer.errors.sort(key=lambda error: error["line"])
         return self._answer
 
@@ -164,36 +171,36 @@ class _Corrections:
         return {(row[0], row[1]): _Known(*row) for row in rows}
 
     async def _correct(self, known: _Known | None, correction: Correction) -> None:
-        """Send a correction, if it is one. Raises _Wrong, _RowIsWrong; Problem 503 where Kafka's client is full."""
+        """Send a correction, if it is one. Raises _Wrong, or Problem 503 where Kafka's client is full."""
         if known is None:
             where = _named(correction.chunk, correction.line)
-            raise _Wrong("row_not_refused", f"{where} is not among the rows of this upload that were refused (yet)")
+            raise _wrong("row_not_refused", f"{where} is not among the rows of this upload that were refused (yet)")
         row = await self._checked(correction)
         row_hash = hashlib.sha256(row)
         if known.corrections is not None and not known.failed_again:
             if known.corrected_hash != row_hash.digest()[:16]:
                 where = _named(known.chunk, known.line)
                 detail = f"{where} was corrected otherwise, by event {known.corrected_by}; send the record as a new row"
-                raise _Wrong("already_corrected", detail)
+                raise _wrong("already_corrected", detail)
             self._answer.repeated += 1
             return
         value = codec.frame(self._entity.type, self._tenant.tenant_id, [row])
         if len(value) > topics.MAX_MESSAGE_BYTES:
-            raise _Wrong("row_too_large", f"one row may have {topics.MAX_MESSAGE_BYTES} bytes")
+            raise _wrong("row_too_large", f"one row may have {topics.MAX_MESSAGE_BYTES} bytes")
         event_id = correction_id(known.event_id, known.line, (known.corrections or 0) + 1)
         self._send(value, self._headers(known, event_id, value, row_hash.hexdigest()))
         self._answer.event_ids.append(event_id)
         self._answer.accepted += 1
 
     async def _checked(self, correction: Correction) -> bytes:
-        """The row as Avro. Raises _RowIsWrong."""
+        """The row as Avro. Raises _Wrong."""
         raw = bytes(correction.row)
         text = msgspec.json.decode(raw, type=str).encode(errors="surrogatepass") if raw.startswith(b'"') else raw
         rows, errors = await parse.parse(
             self._entity, [(correction.line, text)], self._tenant.currency, self._state.settings.max_line_bytes
         )
         if not rows:
-            raise _RowIsWrong(errors)
+            raise _Wrong([_fault(error["code"], error["detail"], "/row" + error["pointer"]) for error in errors])
         return rows[0][1]
 
     def _headers(self, known: _Known, event_id: str, value: bytes, row_hash: str) -> Headers:
@@ -229,7 +236,7 @@ class _Corrections:
             if isinstance(said, BaseException):
                 raise said
 
-    def _refuse(self, number: int, errors: list[Any]) -> None:
+    def _refuse(self, number: int, errors: Sequence[parse.FieldError]) -> None:
         """Answer what is wrong with a line of the body."""
         self._answer.rejected += 1
         room = MAX_ERRORS - len(self._answer.errors)
@@ -240,14 +247,6 @@ class _Corrections:
         self._answer.errors_omitted += max(0, len(numbered) - room)
 
 
-class _RowIsWrong(Exception):
-    """A corrected row that is wrong still, as `parse` says."""
-
-    def __init__(self, errors: parse.RowErrors) -> None:
-        super().__init__()
-        self.errors: list[parse.RowError] = [{**error, "pointer": "/row" + error["pointer"]} for error in errors]
-
-
 _correction: Final = msgspec.json.Decoder(Correction)
 
 
@@ -256,10 +255,18 @@ def _read(line: bytes) -> Correction:
         correction = _correction.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         detail = f"expected a line of …/errors, {{chunk, line, row}}, with its row put right: {exc}"
-        raise _Wrong("bad_correction", detail) from exc
+        raise _wrong("bad_correction", detail) from exc
     if bytes(correction.row)[:1] not in (b"{", b'"'):
-        raise _Wrong("bad_correction", "row takes an object, or text that is one as JSON", "/row")
+        raise _wrong("bad_correction", "row takes an object, or text that is one as JSON", "/row")
     return correction
+
+
+def _wrong(code: str, detail: str, pointer: str = "") -> _Wrong:
+    return _Wrong([_fault(code, detail, pointer)])
+
+
+def _fault(code: str, detail: str, pointer: str) -> parse.FieldError:
+    return {"pointer": pointer, "code": code, "detail": detail}
 
 
 def _named(chunk: int, line: int) -> str:
