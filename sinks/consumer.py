@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from producers.registry import backoff
 from schemas import metrics, topics
-from schemas.errors import Misconfigured, Unavailable
+from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
@@ -29,6 +29,10 @@ TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, t
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
 _ASKED_AGAIN: Final = 5
+
+
+class Stopped(TillstreamError):
+    """`stop` was called while a write waited for what is away."""
 
 
 class Sink:
@@ -65,7 +69,7 @@ class Sink:
         self._writing: Future[None] | None = None
 
     def run(self) -> None:
-        """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
+        """Until `stop`. Raises Misconfigured and Superseded, where the supervisor restarts; Stopped."""
         self._topic_ids = offsets.topic_ids(self._admin, self._topics)
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
@@ -110,7 +114,7 @@ class Sink:
     def _wait_for_registry(self, seconds: float) -> None:
         self._stay()
         if self._stopping.wait(seconds):
-            raise Unavailable("told to stop while the schema registry was away")
+            raise Stopped("told to stop while the schema registry was away; nothing of the batch at hand is committed")
 
     def _finish(self) -> None:
         """Wait for the write under way, without polling; raises what it raised."""
@@ -241,4 +245,4 @@ class Sink:
         log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, seconds)
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
-            raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
+            raise Stopped("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
