@@ -194,10 +194,9 @@ class _Corrections:
 
     async def _checked(self, correction: Correction) -> bytes:
         """The row as Avro. Raises _Wrong."""
-        raw = bytes(correction.row)
-        text = msgspec.json.decode(raw, type=str).encode(errors="surrogatepass") if raw.startswith(b'"') else raw
+        line = correction.line, bytes(correction.row)
         rows, errors = await parse.parse(
-            self._entity, [(correction.line, text)], self._tenant.currency, self._state.settings.max_line_bytes
+            self._entity, [line], self._tenant.currency, self._state.settings.max_line_bytes
         )
         if not rows:
             raise _Wrong([_fault(error["code"], error["detail"], "/row" + error["pointer"]) for error in errors])
@@ -251,14 +250,17 @@ _correction: Final = msgspec.json.Decoder(Correction)
 
 
 def _read(line: bytes) -> Correction:
+    """A line of the body, its row as JSON. Raises _Wrong."""
     try:
         correction = _correction.decode(line)
+        if (row := bytes(correction.row)).startswith(b'"'):
+            row = msgspec.json.decode(row, type=str).encode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         detail = f"expected a line of …/errors, {{chunk, line, row}}, with its row put right: {exc}"
         raise _wrong("bad_correction", detail) from exc
     if bytes(correction.row)[:1] not in (b"{", b'"'):
         raise _wrong("bad_correction", "row takes an object, or text that is one as JSON", "/row")
-    return correction
+    return Correction(correction.chunk, correction.line, msgspec.Raw(row))
 
 
 def _wrong(code: str, detail: str, pointer: str = "") -> _Wrong:
