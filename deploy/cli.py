@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy import demo as demo_
-from deploy import operate, tenants
+from deploy import operate, prices, tenants, uploads
 from deploy.bench import run as bench_
 from deploy.doctor import doctor
 from deploy.generate import generate
@@ -41,6 +41,8 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(prices.app, name="prices")
+app.add_typer(uploads.app, name="uploads")
 for command in (generate, ingest, stock, operate.audit, doctor):
     app.command()(command)
 console = Console()

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from gateway import activity, admin, console, health, openapi, reads, schema_pages, uploads
 from gateway.alerts import price_alerts_stream
 from gateway.bodies import Inflight
+from gateway.corrections import correct_rows
 from gateway.database import Database
 from gateway.events import event
 from gateway.ingest import ingest
@@ -73,7 +74,7 @@ def create_app(settings: Settings) -> Starlette:
             Producer(settings) as producer,
             Reachability(settings) as kafka,
             Database(settings) as database,
-            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen) as outcomes,
+            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen, live.begins) as outcomes,
         ):
             yield State(
                 settings=settings,
@@ -125,6 +126,7 @@ def _routes() -> list[Route]:
         *_both(BASE + "/uploads/{token}/chunks/{n}", uploads.put_chunk, "PUT"),
         *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
         *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
+        *_both(BASE + "/uploads/{token}/corrections", correct_rows, "POST"),
         *_both(admin.BASE, admin.Tenants),
         *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
         *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),

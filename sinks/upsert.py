@@ -28,14 +28,16 @@ _SKU_TAKEN: Final = "sku_taken", "another product of this tenant has this sku"
 
 def upsert(db: Db, entity: str, messages: list[Message]) -> None:
     """Apply the rows of these messages as if one by one in the order of the log; quarantine what is refused."""
-    once, several = split(entity, [(row, message) for message in messages for row in message.rows])
+    versions = [(row, message) for message in messages for row in message.rows]
+    by_version = {(message.tenant_id, message.envelope.first_offset): message for message in messages}
+    # What is counted an offset cannot tell a message from one that brings some of its rows once more.
+    once, several = split(entity, versions) if len(by_version) == len(messages) else ([], versions)
     applied = _attempt(db, entity, once, staged=False)
     if isinstance(applied, Exception):
         _settle(db, entity, once)
     else:
-        by_source = {(message.tenant_id, message.envelope.src.offset): message for message in messages}
-        for tenant_id, source_offset, count in applied:
-            by_source[tenant_id, source_offset].applied += count
+        for tenant_id, first_offset, count in applied:
+            by_version[tenant_id, first_offset].applied += count
     if several:
         _settle(db, entity, several)
 
@@ -161,5 +163,5 @@ def _fault(error: Exception) -> tuple[str, str]:
 
 
 def _quarantine(row: StagedRow, message: Message, code: str, detail: str) -> None:
-    index = row[-1]
-    message.errors.append(RowError(index, message.lines[index], code, detail, row[1], row=message.row_json(index)))
+    place = message.envelope.place_of(row[-1])
+    message.errors.append(RowError(row[-1], message.lines[place], code, detail, row[1], row=message.row_json(place)))

@@ -87,6 +87,11 @@ def key_of(tenant_key: bytes, event_id: str) -> bytes:
     return tenant_key + b"\x00" + event
 
 
+def known_by_lines(envelope: Envelope) -> bool:
+    """Whether a message is a part of a request: else, and where its rows come once more, its own id tells."""
+    return envelope.request is not None and envelope.redrive is None
+
+
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
     """Tell what a message is, and remember a new one. The entry is that of the first message with its id."""
     mine = Entry(envelope.src.offset, envelope.src.time_ms, envelope.content_hash[:16])
@@ -184,10 +189,16 @@ def refused_by_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> str 
     return "chunk_out_of_range" if state.chunks and request.chunk > state.chunks else None
 
 
+def cancelled(seen: Seen, tenant_key: bytes, envelope: Envelope) -> bool:
+    """Whether the upload of a corrected row was cancelled before, as long as that is remembered."""
+    state = _upload(seen, tenant_key, envelope)
+    return state is not None and state.cancelled
+
+
 def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
     """Remember of an upload that it was opened, completed with so many chunks, or cancelled, and its highest chunk."""
     request = envelope.request
-    if request is None or request.upload is None:
+    if request is None or request.upload is None or envelope.redrive is not None:
         return
     known = _upload(seen, tenant_key, envelope)
     state = known or _Upload(envelope.src.offset, envelope.src.time_ms, cancelled=False, chunks=0, highest=0)

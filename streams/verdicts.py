@@ -85,7 +85,7 @@ def _decided(
     seen: PartitionView, tenant_key: bytes, envelope: Envelope
 ) -> tuple[dedup.Decision, dedup.Entry, dedup.Lines]:
     """What a message is, the first with its id, and the lines of its request that had come before."""
-    if envelope.request is None:
+    if not dedup.known_by_lines(envelope):
         return *dedup.decide(seen, dedup.key_of(tenant_key, envelope.event_id), envelope), []
     key = dedup.request_key(tenant_key, envelope)
     known = dedup.lines_known(seen, key)
