@@ -24,7 +24,10 @@ from sinks.records import Room
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
+TOPICS: Final = [
+    topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES,
+    topics.DEAD_LETTERS,
+]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
 
@@ -142,8 +145,8 @@ class Sink:
         log.info("reading %d partitions", len(partitions))
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id = self._topic_ids[topic]
-        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap)
+        topic_id, expires = self._topic_ids[topic], topic == self._settings.named(topics.DEAD_LETTERS)
+        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""

@@ -16,6 +16,7 @@ from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
 from sinks import ledger
 from sinks.batch import Batch, Message, prepare
+from sinks.dead_letters import letter_of
 from sinks.policies import InForce
 from sinks.records import tenant_of, type_of
 
@@ -56,6 +57,9 @@ class Intake:
                     _take_outcome(batch, record, at)
                 case self._tenants:
                     batch.tenants += tenant_of(record, at)
+                case self._dead_letters:
+                    self._learn(record.value())
+                    batch.letters.append(letter_of(record))
                 case _:
                     self._take_message(batch, record, at)
         for partition, level in newest.items():
@@ -96,7 +100,7 @@ class Intake:
         log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
         metrics.DEAD_LETTERED.labels(refused.code).inc()
         why = Undecodable(refused.code, refused.detail)
-        headers = dead_letter_headers(record.headers(), why, "sink", at)
+        headers = dead_letter_headers(record.headers(), why, "sink", message.envelope.src)
         self._producer.produce(
             self._dead_letters,
             record.value(),

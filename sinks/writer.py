@@ -1,11 +1,11 @@
-"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, tenants, the offsets."""
+"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, dead letters, tenants, offsets."""
 
 from collections import defaultdict
 from typing import Any
 
 import psycopg
 
-from sinks import ledger, policies, prices, stock, tenants, uploads
+from sinks import dead_letters, ledger, policies, prices, stock, tenants, uploads
 from sinks.batch import Batch, Message
 from sinks.offsets import Move, advance
 from sinks.sql import statement
@@ -41,6 +41,7 @@ def write(db: Db, batch: Batch, moves: list[Move]) -> None:
         stock.store_movements(db, batch.folded)
         prices.store(db, batch.judged)
         ledger.write(db, batch, fresh)
+        dead_letters.store(db, batch.letters)
         tenants.materialise(db, batch.tenants)
         advance(db, moves)
 
