@@ -11,6 +11,7 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from producers.breaker import Breaker
 from producers.registry import backoff
 from schemas import metrics, topics
 from schemas.errors import Misconfigured, Unavailable
@@ -58,6 +59,7 @@ class Sink:
         )
         self._topics = [settings.named(name) for name in TOPICS]
         self._intake = Intake(settings, self._wait_for_registry)
+        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -193,7 +195,7 @@ class Sink:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
                     break
-                writer.write(db, batch, moves)
+                writer.write(db, batch, moves, self._breaker)
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
