@@ -31,6 +31,9 @@ TOPICS: Final = [
 ]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
+_NO_LEADER: Final = {
+    confluent_kafka.KafkaError.NOT_LEADER_FOR_PARTITION, confluent_kafka.KafkaError.LEADER_NOT_AVAILABLE,
+}  # fmt: skip
 
 
 class Sink:
@@ -132,7 +135,7 @@ class Sink:
         """Start where PostgreSQL says, whatever the group remembers."""
         self._finish()
         self._assignment += 1
-        logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
+        logs = {(p.topic, p.partition): self._log_range(p) for p in partitions}
         for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
@@ -145,6 +148,17 @@ class Sink:
         consumer.assign(partitions)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
+
+    def _log_range(self, partition: confluent_kafka.TopicPartition) -> tuple[int, int]:
+        """First and end offset. A topic that was made just now may have no leader yet."""
+        for pause in backoff():
+            try:
+                first, end = self._consumer.get_watermark_offsets(partition, timeout=30)
+                return first, end
+            except confluent_kafka.KafkaException as exc:
+                if exc.args[0].code() not in _NO_LEADER or self._stopping.wait(pause):
+                    raise
+        raise AssertionError("the backoff has no end")
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
         topic_id, expires = self._topic_ids[topic], topic == self._settings.named(topics.DEAD_LETTERS)
