@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy import demo as demo_
-from deploy import operate, tenants
+from deploy import dlq, operate, tenants
 from deploy.bench import run as bench_
 from deploy.generate import generate
 from deploy.ingest import ingest
@@ -40,6 +40,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(dlq.app, name="dlq")
 for command in (generate, ingest, stock, operate.audit):
     app.command()(command)
 console = Console()

@@ -36,15 +36,15 @@ CREATE TABLE redrives (
     tenant_id   text,
     claimed     text        NOT NULL,
     original_id text        NOT NULL,    -- the event that came first
-    n           int         NOT NULL CHECK (n > 0),
-    event_id    text        NOT NULL,    -- under which it was sent
+    n           int CHECK (n > 0),       -- null where it was refused
+    event_id    text,                    -- under which it was sent: <original_id>~r<n>
     by          text        NOT NULL CHECK (by <> ''),
     why         text        NOT NULL CHECK (why <> ''),
     patch       jsonb,
     begun_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at    timestamptz,
     -- begun: whether Kafka took it is unknown, and it is sent again under the same id
-    result      text        NOT NULL DEFAULT 'begun' CHECK (result IN ('begun', 'sent', 'refused')),
+    result      text        NOT NULL CHECK (result IN ('begun', 'sent', 'refused')),
     detail      text,
     sent_offset bigint,
     -- Two operators at once cannot send the same under two ids.
