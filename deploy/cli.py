@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy import demo as demo_
-from deploy import operate, prices, tenants, uploads
+from deploy import dlq, operate, prices, tenants, uploads
 from deploy.bench import run as bench_
 from deploy.doctor import doctor
 from deploy.generate import generate
@@ -43,6 +43,7 @@ app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
+app.add_typer(dlq.app, name="dlq")
 for command in (generate, ingest, stock, operate.audit, doctor):
     app.command()(command)
 console = Console()

@@ -147,8 +147,8 @@ class Envelope:
 
     @property
     def first_offset(self) -> int:
-        """The source offset at which these rows came first."""
-        return self.src.offset if self.redrive is None else min(self.redrive.of.offset, self.src.offset)
+        """The source offset at which these rows came first, maybe of another partition: it only settles ties."""
+        return self.src.offset if self.redrive is None else self.redrive.of.offset
 
     def first_index(self, place: int) -> int:
         """The index that the row at `place` had in the message it came in first."""

@@ -81,6 +81,9 @@ class Settings:
     """PostgreSQL as gateways read it: a login whose only role is tillstream_reader. Without it there are no reads."""
     rate_limit_url: str = field(default="memory://", repr=False)
     """Where request counts are kept: in each gateway, or in a redis:// or valkey:// that they share."""
+    dead_letter_limit: float = 0.01
+    """The share of messages above which streams and sinks stop instead of dead-lettering, the worst tenant left out; 1
+    for none."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
     log_format: str = "text"

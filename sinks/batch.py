@@ -85,7 +85,8 @@ class Batch:
     """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
 
     `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
-    `up_to` is when the newest source message of a partition was appended, in ms, by topic and partition.
+    `letters` are rows of the table of dead letters. `up_to` is when the newest source message of a partition was
+    appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -94,6 +95,7 @@ class Batch:
     folded: list[codec.Record] = field(default_factory=list)
     judged: list[codec.Record] = field(default_factory=list)
     levels: dict[bytes, bytes] = field(default_factory=dict)
+    letters: list[dict[str, Any]] = field(default_factory=list)
     up_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
 

@@ -13,6 +13,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 
 from producers.admin import topic_ids
+from producers.breaker import Breaker
 from producers.registry import backoff
 from schemas import metrics, topics
 from schemas.errors import Misconfigured, TillstreamError, Unavailable
@@ -26,7 +27,10 @@ from sinks.records import Room
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
+TOPICS: Final = [
+    topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES,
+    topics.DEAD_LETTERS,
+]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
 _ASKED_AGAIN: Final = 5
@@ -62,6 +66,7 @@ class Sink:
         )
         self._topics = [settings.named(name) for name in TOPICS]
         self._intake = Intake(settings, self._wait_for_registry)
+        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
@@ -160,8 +165,8 @@ class Sink:
         raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id = self._topic_ids[topic]
-        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap)
+        topic_id, expires = self._topic_ids[topic], topic == self._settings.named(topics.DEAD_LETTERS)
+        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""
@@ -208,7 +213,7 @@ class Sink:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
                     break
-                writer.write(db, batch, moves)
+                writer.write(db, batch, moves, self._breaker)
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)

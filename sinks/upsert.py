@@ -23,6 +23,8 @@ _COPY_TYPES: Final = {
     "order_items": ["text", "text", "int4", "text", "int4", "int8"],
 }
 _SKU: Final = 3
+INVALID: Final = "invalid_value"
+"""The code of a row that PostgreSQL refuses."""
 _SKU_TAKEN: Final = "sku_taken", "another product of this tenant has this sku"
 
 
@@ -159,7 +161,7 @@ def _fault(error: Exception) -> tuple[str, str]:
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         constraint = error.diag.constraint_name
         detail = f"refused by {constraint}" if constraint else error.diag.message_primary or type(error).__name__
-    return "invalid_value", detail
+    return INVALID, detail
 
 
 def _quarantine(row: StagedRow, message: Message, code: str, detail: str) -> None:

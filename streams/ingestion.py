@@ -46,7 +46,7 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
     """Decide one message of `ingestion`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, INGESTION_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(seen, step.at.offset)
+        dedup.refuse_after_crashes(seen, step.at.offset, topics.partition_key(tenant_id))
         return _decided(step, seen, envelope, tenant_id)
     except Undecodable as exc:
         dead_letter(step, exc, "dedup")

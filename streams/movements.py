@@ -62,7 +62,7 @@ def _folded(step: Step, levels: PartitionView, seen: PartitionView, partitions: 
     """Decide one message of `stock`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, STOCK_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(levels, step.at.offset)
+        dedup.refuse_after_crashes(levels, step.at.offset, topics.partition_key(tenant_id))
         record = _read(envelope, tenant_id, step.event.message.value)
     except Undecodable as exc:
         dead_letter(step, exc, "stock")

@@ -20,16 +20,19 @@ from typing import Any, Final, NoReturn
 
 import confluent_kafka
 
+from producers.breaker import Breaker
 from producers.client import config
 from schemas import metrics, topics
-from schemas.envelope import Headers, Position
-from schemas.errors import Misconfigured
+from schemas.envelope import Headers, Position, tenant_text
+from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 70  # EX_SOFTWARE
 MISCONFIGURED: Final = 2
+_ENVIRONMENT: Final = (MemoryError, OSError, Unavailable)
+"""What no message is to blame for, however often it happens at one."""
 _MAX_PENDING: Final = 20_000
 """Weight that may wait for a flush before the agents pause."""
 _BYTES_A_RECORD: Final = 2_000
@@ -59,6 +62,8 @@ class Step:
     records: list[Record] = field(default_factory=list)
     changes: dict[str, Changes] = field(default_factory=dict)
     sent_bytes: int = 0
+    refused: str | None = None
+    """The code under which the message is dead-lettered."""
 
     def changes_of(self, table: str) -> Changes:
         """The changes of a table, to be added to."""
@@ -108,6 +113,7 @@ class Steps:
         """End of each partition that we wrote to, as our own last transaction left it."""
         self.crash_notes: dict[str, CrashNote] = {}
         """For each source topic, by its real name."""
+        self.breaker = Breaker(settings.dead_letter_limit, "this worker of streams")
         self.encoders: dict[str, Encode] = {}
         """For each table whose values are not bytes."""
 
@@ -148,6 +154,13 @@ class Steps:
         step = Step(event, at)
         try:
             yield step
+            verdict = [(tenant_text(event.message.key), step.refused)]
+            self.breaker.judge(verdict)
+            self.breaker.count(verdict)
+        except Misconfigured as exc:
+            fail_stop(f"{at.topic}[{at.partition}]@{at.offset}: {exc}", None, MISCONFIGURED)
+        except _ENVIRONMENT as exc:
+            fail_stop(f"{at.topic}[{at.partition}]@{at.offset} met a fault that is not its own", exc)
         except Exception as exc:  # whatever it is, the event must not be acknowledged
             self._crashed(at, exc)
         self._pending[at.partition].append((step, acknowledge))
@@ -235,8 +248,8 @@ def refuse(exc: Misconfigured) -> NoReturn:
     os._exit(MISCONFIGURED)
 
 
-def fail_stop(what: str, exc: BaseException) -> NoReturn:
+def fail_stop(what: str, exc: BaseException | None, code: int = EXIT_CODE) -> NoReturn:
     """End the process now, without committing anything."""
     log.critical("%s; ending this process, nothing of it is committed", what, exc_info=exc)
     logging.shutdown()
-    os._exit(EXIT_CODE)
+    os._exit(code)

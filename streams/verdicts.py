@@ -50,7 +50,7 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
     """Decide one message of `prices`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, PRICE_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(prices, step.at.offset)
+        dedup.refuse_after_crashes(prices, step.at.offset, topics.partition_key(tenant_id))
         record = _read(envelope, tenant_id, step.event.message.value)
         tenant_key = topics.partition_key(tenant_id)
         decision, first, known = _decided(seen, tenant_key, envelope)
