@@ -22,7 +22,7 @@ def main() -> None:
     """Verify the topics and prove that tenants are isolated, then serve. Exits 2 where something must be mended."""
     settings = Settings.from_env()
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    metrics.BUILD.info({"role": "gateway"})
+    metrics.of_role("gateway")
     try:
         app = create_app(settings)
         _check(settings)

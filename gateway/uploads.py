@@ -20,7 +20,7 @@ from gateway.idempotency import OtherBody
 from gateway.ingest import json_body
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, publish_one, unavailable
-from gateway.tenants import api_key
+from gateway.tenants import authenticated
 from gateway.upload_state import DATE_TIME
 from gateway.upload_token import Token
 from producers.tenants import Tenant
@@ -77,7 +77,7 @@ async def open_upload(request: Request) -> Response:
     again; say at the end how many there are.
     """
     key = request.state.idempotency_key = idempotency.key_of(request)
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     opening, body = await json_body(request, tenant, Opening)
     # Another body under the key is another upload, which the streams do not open: no chunk of it counts.
     upload_id = envelope.request_id(tenant.tenant_id, "uploads", f"{key}\n{body}")
@@ -131,7 +131,7 @@ async def put_chunk(request: Request) -> Response:
 
     202 once Kafka has acknowledged; the same chunk again gets the same answer. A chunk never changes.
     """
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     token = _token(request, tenant)
     number = _number(request.path_params["n"])
     _must_run(token)
@@ -179,7 +179,7 @@ async def complete_upload(request: Request) -> Response:
 
     202 with the upload's state. Chunks that are missing may still come, others are refused.
     """
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     token = _token(request, tenant)
     completion, _ = await json_body(request, tenant, Completion)
     _must_run(token)
@@ -200,7 +200,7 @@ async def cancel_upload(request: Request) -> Response:
 
     202 with its state. No chunk counts from here on; what was applied stays.
     """
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     token = _token(request, tenant)
     record = {
         "tenant_id": tenant.tenant_id,
@@ -216,7 +216,7 @@ async def get_upload(request: Request) -> Response:
 
     Its state, chunks applied and missing, rows by outcome, and when it may be done.
     """
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     return await _state(request, tenant, _token(request, tenant), 200)
 
 
@@ -225,7 +225,7 @@ async def get_errors(request: Request) -> Response:
 
     As NDJSON, by chunk and line: what is wrong with each, and the row itself.
     """
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     token = _token(request, tenant)
     pages = upload_state.errors(request.state.database, tenant.tenant_id, token.upload_id)
     first = await anext(pages, b"")  # what fails, fails before the answer begins
@@ -267,11 +267,6 @@ async def _publish(
     await publish_one(
         request, tenant.tenant_id, type_, envelope.Request(id_, 1, 1, 1, upload_id, chunks), record, content
     )
-
-
-def _tenant(request: Request) -> Tenant:
-    tenant: Tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
-    return tenant
 
 
 def _token(request: Request, tenant: Tenant) -> Token:

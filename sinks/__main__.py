@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
-    metrics.BUILD.info({"role": "sinks"})
+    metrics.of_role("sinks")
     try:
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)

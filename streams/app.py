@@ -4,7 +4,7 @@ import time
 from typing import Final
 
 from schemas.settings import Settings
-from streams import dedup, ingestion, movements, verdicts
+from streams import dedup, ingestion, lag, movements, verdicts
 from streams.faust_app import App, new_app
 
 _SWEEP_S: Final = 600.0
@@ -16,6 +16,7 @@ def create_app(settings: Settings, partitions: int) -> App:
     ingestion.install(app, partitions)
     movements.install(app, partitions)
     verdicts.install(app, partitions)
+    lag.install(app)
 
     @app.timer(_SWEEP_S)
     async def forget_expired() -> None:

@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn
 import confluent_kafka
 
 from producers.client import config
+from producers.lag import Lag
 from schemas import metrics, topics
 from schemas.envelope import Headers, Position
 from schemas.settings import Settings
@@ -107,6 +108,7 @@ class Steps:
         self.crash_notes: dict[str, CrashNote] = {}
         """For each source topic, by its real name."""
         self.encoders: dict[str, Encode] = {}
+        self.lag = Lag(settings.prefix)
         """For each table whose values are not bytes."""
 
     async def fence(self, partitions: frozenset[int], generation: int) -> None:
@@ -155,6 +157,11 @@ class Steps:
         if at.partition not in self._flushing:
             self._flushing[at.partition] = asyncio.create_task(self._flush(at.partition))
 
+    @property
+    def waiting(self) -> int:
+        """Weight of what waits for its flush."""
+        return self._waiting
+
     async def room(self) -> None:
         """Wait while too much waits for its flush."""
         await self._room.wait()
@@ -172,6 +179,8 @@ class Steps:
                     metrics.FLUSH_MESSAGES.observe(len(pending))
                 for step, acknowledge in pending:
                     await acknowledge(step.event)
+                for at in {step.at.topic: step.at for step, _ in pending}.values():
+                    self.lag.done((at.topic, at.partition), at.offset, at.time_ms / 1000)
         except Exception as exc:  # a flush that failed may or may not have landed: only a restart can tell
             fail_stop(f"flush of partition {partition} failed", exc)
         finally:

@@ -112,7 +112,9 @@ class Table(faust.Table):
         raise TypeError(f"delete through del {self.name}.of(step)[key]")
 
     def _new_store(self) -> "Store":
-        return Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
+        store = Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
+        metrics.TABLE_ENTRIES.labels(self.name).set_function(lambda: sum(map(len, tuple(store.partitions.values()))))
+        return store
 
 
 class Store(memory.Store):
@@ -134,7 +136,6 @@ class Store(memory.Store):
             del self.partitions[lost], self._ends[lost]
         await asyncio.to_thread(self._restore, changelog, mine)
         metrics.ASSIGNED.set(len(mine))
-        metrics.TABLE_ENTRIES.labels(self.table_name).set(sum(map(len, self.partitions.values())))
 
     def _restore(self, changelog: str, mine: frozenset[int]) -> None:
         started = time.perf_counter()
@@ -154,6 +155,7 @@ class Store(memory.Store):
         try:
             stale = self._stale(consumer, changelog, mine)
             records = self._read(consumer, changelog, stale) if stale else 0
+            metrics.RESTORE_LEFT.labels(self.table_name).set(0)
         finally:
             consumer.close()
         took = time.perf_counter() - started
@@ -192,6 +194,8 @@ class Store(memory.Store):
                 else:
                     entries[key] = value
                 records += 1
+            left = sum(self._ends[p.partition] - max(0, p.offset) for p in consumer.position(consumer.assignment()))
+            metrics.RESTORE_LEFT.labels(self.table_name).set(left)
         return records
 
     def persisted_offset(self, tp: Any) -> int | None:
