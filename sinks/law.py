@@ -21,8 +21,8 @@ from sinks.batch import Batch
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 5.0
-_PATIENCE_LOOKS: Final = 120
-"""Looks at which a message had no line while later ones had theirs: 10 minutes."""
+PATIENCE_LOOKS = 120
+"""Looks at which a message has no line before it is asked what is there: 10 minutes."""
 _MOST_ABOVE: Final = 100_000
 _BEHIND_S: Final = 60.0
 _SOURCES: Final = (topics.INGESTION, topics.STOCK, topics.PRICES)
@@ -49,11 +49,13 @@ class Settled:
             self.above.remove(self.low)
             self.low += 1
 
-    def overdue(self, patience: int = _PATIENCE_LOOKS) -> bool:
-        """Whether at so many looks the message at `low` had no line though later ones had; call it once a look."""
-        stuck = self.above and self.low == self._seen
+    def overdue(self, end: int, patience: int = PATIENCE_LOOKS) -> bool:
+        """Whether at so many looks what is at `low` had no line; call it once a look."""
+        stuck = self.low < end and self.low == self._seen
         self._seen, self._looks = self.low, self._looks + 1 if stuck else 0
-        return self._looks >= patience or len(self.above) > _MOST_ABOVE
+        due = self._looks >= patience or len(self.above) > _MOST_ABOVE
+        self._looks = 0 if due else self._looks
+        return due
 
     def in_flight(self, end: int) -> int:
         """Messages before `end` without a line."""
@@ -69,6 +71,8 @@ class Law:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="law", daemon=True)
+        for topic in _SOURCES:
+            metrics.UNACCOUNTED.labels(topic)  # shown from the start, so that a first one is an increase
 
     def start(self) -> None:
         """Begin to look."""
@@ -109,25 +113,30 @@ class Law:
             topic = at[0].removeprefix(self._settings.prefix)
             with self._lock:
                 in_flight[topic] += settled.in_flight(ends[at])
-                overdue = settled.overdue() and self._lag.longest_s < _BEHIND_S
+                overdue = settled.overdue(ends[at], PATIENCE_LOOKS) and self._lag.longest_s < _BEHIND_S
             if overdue:
                 self._judge(at, settled, topic)
         for topic, number in in_flight.items():
             metrics.UNSETTLED.labels(topic).set(number)
 
     def _judge(self, at: Partition, settled: Settled, topic: str) -> None:
-        """Whether there is a message at all where a line is missing: a transaction's marker takes an offset too."""
+        """Whether there is a message where a line is missing: a transaction's marker takes an offset too.
+
+        Streams take messages in order, so that one is passed over where later ones have their lines. Without those it
+        may still wait for streams.
+        """
         found = self._next_message(at, settled.low)
-        if found is None:
-            return
         if found == settled.low:
+            if not settled.above:
+                return
             metrics.UNACCOUNTED.labels(topic).inc()
             log.error("%s[%d]@%d was accepted and has no line in the ledger; see: tillstream audit", *at, found)
+            found += 1
         with self._lock:
-            settled.pass_over(found if found > settled.low else found + 1)
+            settled.pass_over(found)
 
-    def _next_message(self, at: Partition, offset: int) -> int | None:
-        """Where the first message at or behind an offset is; None when Kafka does not say. Raises KafkaException."""
+    def _next_message(self, at: Partition, offset: int) -> int:
+        """Where the first message at or behind an offset is, or the log's end. Raises KafkaException."""
         consumer = confluent_kafka.Consumer(
             {
                 "bootstrap.servers": self._settings.kafka_bootstrap_servers,
@@ -135,18 +144,20 @@ class Law:
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
                 "log_level": 3,
             }
         )
         try:
             consumer.assign([confluent_kafka.TopicPartition(*at, offset)])
             for message in consumer.consume(1, timeout=10):
-                if error := message.error():
+                error = message.error()
+                if error and error.code() != confluent_kafka.KafkaError._PARTITION_EOF:
                     raise confluent_kafka.KafkaException(error)
                 return int(message.offset())
         finally:
             consumer.close()
-        return None
+        return offset
 
     def _ends(self, partitions: list[Partition]) -> dict[Partition, int]:
         wanted = {confluent_kafka.TopicPartition(*at): OffsetSpec.latest() for at in partitions}
