@@ -25,13 +25,15 @@ PATIENCE_LOOKS = 120
 """Looks at which a message has no line before it is asked what is there: 10 minutes."""
 _MOST_ABOVE: Final = 100_000
 _BEHIND_S: Final = 60.0
+_STOP_S: Final = 1.0
 _SOURCES: Final = (topics.INGESTION, topics.STOCK, topics.PRICES)
 
 
 class Settled:
     """Which messages of one source partition have their line: all below `low`, and those in `above`."""
 
-    def __init__(self, low: int) -> None:
+    def __init__(self, low: int = -1) -> None:
+        """Without `low` it is not known yet where to begin: `pass_over` says it."""
         self.low = low
         self.above: set[int] = set()
         self._seen, self._looks = low, 0
@@ -40,11 +42,15 @@ class Settled:
         """This message has its line."""
         if offset >= self.low:
             self.above.add(offset)
-            self.pass_over(self.low)
+            self._climb()
 
     def pass_over(self, low: int) -> None:
         """Below this offset there is none that waits."""
         self.low = low
+        self.above = {offset for offset in self.above if offset >= low}
+        self._climb()
+
+    def _climb(self) -> None:
         while self.low in self.above:
             self.above.remove(self.low)
             self.low += 1
@@ -69,7 +75,8 @@ class Law:
         self._settings, self._admin, self._lag = settings, admin, lag
         self._settled: dict[Partition, Settled] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._stopping = False
         self._thread = threading.Thread(target=self._watch, name="law", daemon=True)
         for topic in _SOURCES:
             metrics.UNACCOUNTED.labels(topic)  # shown from the start, so that a first one is an increase
@@ -79,16 +86,18 @@ class Law:
         self._thread.start()
 
     def stop(self) -> None:
-        """Return when the last look is over."""
-        self._stopping.set()
-        self._thread.join()
+        """Return when the last look is over, or Kafka keeps it."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(_STOP_S)
 
     def begin(self, partitions: Iterable[int]) -> None:
-        """These numbers are ours; what was accepted before now is not watched. Raises KafkaException."""
-        at = [(self._settings.named(topic), number) for topic in _SOURCES for number in partitions]
-        ends = self._ends(at)
+        """These numbers are ours; what was accepted before the next look, which is soon, is not watched."""
+        numbers = tuple(partitions)
         with self._lock:
-            self._settled = {at: Settled(end) for at, end in ends.items()}
+            self._settled = {(self._settings.named(topic), n): Settled() for topic in _SOURCES for n in numbers}
+        metrics.UNSETTLED.clear()
+        self._wake.set()
 
     def settle(self, batch: Batch) -> None:
         """These lines are in the ledger."""
@@ -98,7 +107,9 @@ class Law:
                     settled.settle(offset)
 
     def _watch(self) -> None:
-        while not self._stopping.wait(_LOOK_S):
+        while not self._stopping:
+            self._wake.wait(_LOOK_S)
+            self._wake.clear()
             try:
                 self._look()
             except confluent_kafka.KafkaException as exc:
@@ -112,6 +123,8 @@ class Law:
         for at, settled in watched.items():
             topic = at[0].removeprefix(self._settings.prefix)
             with self._lock:
+                if settled.low < 0:
+                    settled.pass_over(ends[at])
                 in_flight[topic] += settled.in_flight(ends[at])
                 overdue = settled.overdue(ends[at], PATIENCE_LOOKS) and self._lag.longest_s < _BEHIND_S
             if overdue:
@@ -139,7 +152,7 @@ class Law:
         """Where the first message at or behind an offset is, or the log's end. Raises KafkaException."""
         consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                **self._settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",

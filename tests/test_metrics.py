@@ -84,6 +84,7 @@ def test_a_thousand_tenants_are_few_series(pipeline: Pipeline) -> None:
 def test_a_sink_that_cannot_write_falls_behind_and_says_so(own_pipeline: Pipeline) -> None:
     own_pipeline.start("streams", "sinks", "gateway")
     tenant, key = own_pipeline.tenant()
+    eventually(lambda: samples(own_pipeline, "sinks", "tillstream_unsettled_messages"))  # it is watched from here on
 
     def lag(unit: str) -> float:
         return max((sample.value for sample in samples(own_pipeline, "sinks", f"tillstream_lag_{unit}")), default=0.0)
@@ -114,10 +115,10 @@ def test_streams_that_are_slow_fall_behind_and_say_so(own_pipeline: Pipeline) ->
 def test_a_message_that_streams_lose_breaks_the_law(own_pipeline: Pipeline) -> None:
     own_pipeline.start("streams", patch=LOSING)
     own_pipeline.start("sinks", patch=IMPATIENT)
+    eventually(lambda: samples(own_pipeline, "sinks", "tillstream_unsettled_messages"))
     send(own_pipeline, "a", "b", transactional_id="markers")  # they take offsets, too, and are no messages
     send(own_pipeline, "c")
     eventually(lambda: metric(own_pipeline, "sinks", "tillstream_rows_written_total") == 3)
-    eventually(lambda: samples(own_pipeline, "sinks", "tillstream_unsettled_messages"))
     eventually(lambda: metric(own_pipeline, "sinks", "tillstream_unsettled_messages") == 0)
     assert metric(own_pipeline, "sinks", "tillstream_unaccounted_messages_total") == 0
     send(own_pipeline, "lost", "d")

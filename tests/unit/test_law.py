@@ -44,3 +44,11 @@ def test_so_many_that_wait_for_one_are_not_kept() -> None:
     assert settled.overdue(100_002)
     settled.pass_over(1)
     assert (settled.low, settled.above) == (100_002, set())
+
+
+def test_lines_that_come_before_the_beginning_is_known_are_not_forgotten() -> None:
+    settled = Settled()
+    for offset in (8, 10, 11):
+        settled.settle(offset)
+    settled.pass_over(10)
+    assert (settled.low, settled.above, settled.in_flight(13)) == (12, set(), 1)
