@@ -99,6 +99,7 @@ def demo(
     products: Annotated[int, typer.Option(help="Products a tenant.", min=1)] = 2_000,
     orders: Annotated[int, typer.Option(help="Orders a tenant.", min=1)] = 20_000,
     seed: int = 7,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, with some traffic, for the console.")] = False,
 ) -> None:
     """Start a stack of its own, send generated data through it, print what happened, stop everything.
 
@@ -109,7 +110,14 @@ def demo(
     folder = Path(tempfile.mkdtemp(prefix="tillstream-demo-"))
     try:
         with Stack.from_env(folder, on_step=_say) as stack:
-            held = demo_.run(stack, plan, console)
+            keys = demo_.make_tenants(stack.settings, plan)
+            held = demo_.run(stack, plan, keys, console)
+            console.print(f"The console: {stack.gateway_url}/console" + ("" if keep else " (--keep leaves it running)"))
+            if keep:
+                for tenant_id, key in keys.items():
+                    console.print(f"  log in as {tenant_id} with {key}", highlight=False)
+                console.print("rows go on coming; Ctrl-C stops everything")
+                demo_.keep(stack, plan, keys)
             console.print("[dim]stopping[/dim]")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
