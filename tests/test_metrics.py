@@ -2,11 +2,13 @@
 
 import json
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import confluent_kafka
 import httpx
 import psycopg
+import pytest
 from pipeline import Pipeline, eventually
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -47,36 +49,44 @@ def metric(pipeline: Pipeline, role: str, name: str, **labels: str) -> float:
     return sum(sample.value for sample in samples(pipeline, role, name, **labels))
 
 
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pipeline]:
+    """Streams and sinks that have seen no tenant yet."""
+    with Pipeline(tmp_path_factory.mktemp("fresh")) as own:
+        own.start("streams", "sinks")
+        yield own
+
+
 def order(number: int = 1) -> dict[str, str]:
     when = "2026-01-31T12:00:00Z"
     what = {"total_amount": "1.00", "currency": "EUR", "order_status": "paid", "order_date": when}
     return what | {"external_order_id": f"A-{number}"}
 
 
-def test_rows_are_told_by_what_became_of_them(pipeline: Pipeline) -> None:
+def test_rows_are_told_by_what_became_of_them(fresh: Pipeline) -> None:
     tenant = f"direct-{uuid.uuid4().hex[:8]}"
-    with SyncProducer(pipeline.settings) as producer:
+    with SyncProducer(fresh.settings) as producer:
         for event_id, rows in (("a", [1, 2, 3]), ("a", [1, 2, 3]), ("a", [4, 5]), ("b", [1])):
             producer.publish_batch(tenant, "orders", map(order, rows), event_id=event_id)
-    tally = pipeline.drained().tenants[tenant]
+    tally = fresh.drained().tenants[tenant]
     told = {
         sample.labels["outcome"]: sample.value
-        for sample in eventually(lambda: samples(pipeline, "sinks", "tillstream_rows_written_total", tenant=tenant))
+        for sample in eventually(lambda: samples(fresh, "sinks", "tillstream_rows_written_total", tenant=tenant))
     }
     assert told == {name: rows for name, rows in tally.outcomes.items() if rows}
     assert told.keys() == {"applied", "duplicate", "conflict"}
-    assert metric(pipeline, "sinks", "tillstream_freshness_seconds_count", tenant=tenant, topic="ingestion") == 2
+    assert metric(fresh, "sinks", "tillstream_freshness_seconds_count", tenant=tenant, topic="ingestion") == 2
 
 
-def test_a_thousand_tenants_are_few_series(pipeline: Pipeline) -> None:
+def test_a_thousand_tenants_are_few_series(fresh: Pipeline) -> None:
     run = uuid.uuid4().hex[:8]
-    before = metric(pipeline, "sinks", "tillstream_rows_written_total")
-    with SyncProducer(pipeline.settings) as producer, producer.batches() as batches:
+    before = metric(fresh, "sinks", "tillstream_rows_written_total")
+    with SyncProducer(fresh.settings) as producer, producer.batches() as batches:
         for n in range(1_000):
             batches.add(f"t-{run}-{n}", "orders", order())
-    pipeline.drained()
-    assert metric(pipeline, "sinks", "tillstream_rows_written_total") == before + 1_000
-    named = {sample.labels["tenant"] for sample in samples(pipeline, "sinks", "tillstream_rows_written_total")}
+    fresh.drained()
+    assert metric(fresh, "sinks", "tillstream_rows_written_total") == before + 1_000
+    named = {sample.labels["tenant"] for sample in samples(fresh, "sinks", "tillstream_rows_written_total")}
     assert OTHER in named
     assert len(named) <= 2 * SIZE + 1
 
