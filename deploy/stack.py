@@ -209,9 +209,9 @@ class Stack:
                 indent=2,
             )
         )
-        unfinished.replace(path)
         if self._roles:
             scrape.write(self.data_dir, self.metrics_urls)
+        unfinished.replace(path)
 
 
 def running(data_dir: Path, *, needed: bool = True) -> tuple[Settings, str]:
