@@ -8,7 +8,7 @@ import sys
 from importlib.metadata import version
 from typing import Final
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, Info, disable_created_metrics
 
 from schemas.top_tenants import TopTenants
 
@@ -124,5 +124,6 @@ TOP.metrics = (REQUESTS, ROWS_RECEIVED, ROWS_WRITTEN, FRESHNESS_SECONDS)
 
 
 def of_role(role: str) -> None:
-    """Say what this process is."""
+    """Say what this process is. It shows no `_created` series, which would double the counters."""
+    disable_created_metrics()
     BUILD.info({"role": role, "version": version("tillstream"), "python": sys.version.split()[0]})

@@ -15,6 +15,7 @@ Each process chooses for itself. A tenant's messages are all in one partition, h
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from threading import Lock
 from typing import Any, Final
 
 from prometheus_client.metrics import MetricWrapperBase
@@ -37,6 +38,7 @@ class TopTenants(Collector):
         self._done: dict[str, float] = {}
         self._leaving: set[str] = set()
         self._next = clock() + EVERY_S
+        self._letting_in = Lock()
         self.metrics: Iterable[MetricWrapperBase] = ()
         self.on_removed: list[Callable[[], Any]] = []
         """Called after series were removed: who keeps a metric's children must let go of them."""
@@ -48,7 +50,10 @@ class TopTenants(Collector):
         if label is None:
             if len(self._named) >= self._size:
                 return OTHER
-            label = self._named[tenant_id] = tenant_id
+            with self._letting_in:
+                if len(self._named) >= self._size:
+                    return OTHER
+                label = self._named[tenant_id] = tenant_id
         return label
 
     def collect(self) -> Iterator[Any]:
@@ -59,18 +64,21 @@ class TopTenants(Collector):
         return iter(())
 
     def choose(self) -> None:
-        """Let in who does far more than the least busy of those that are in."""
-        gone, self._leaving = self._leaving - self._named.keys(), set()
-        done = self._done
+        """Let in who does far more than the least busy of those that are in. Other threads may count meanwhile."""
+        done = dict(self._done)
         self._done = {tenant: amount / 2 for tenant, amount in done.items() if amount >= 1}
-        inside = sorted(self._named, key=lambda tenant: done.get(tenant, 0))
-        outside = sorted(done.keys() - self._named.keys(), key=lambda tenant: done[tenant], reverse=True)
-        for least, most in zip(inside, outside, strict=False):
-            if done[most] <= _MORE * done.get(least, 0):
-                break
-            del self._named[least]
-            self._named[most] = most
-            self._leaving.add(least)
+        with self._letting_in:
+            named, left = dict(self._named), set()
+            inside = sorted(named, key=lambda tenant: done.get(tenant, 0))
+            outside = sorted(done.keys() - named.keys(), key=lambda tenant: done[tenant], reverse=True)
+            for least, most in zip(inside, outside, strict=False):
+                if done[most] <= _MORE * done.get(least, 0):
+                    break
+                del named[least]
+                named[most] = most
+                left.add(least)
+            self._named = named
+            gone, self._leaving = self._leaving - named.keys(), left
         for tenant in gone:
             for metric in self.metrics:
                 metric.remove_by_labels({"tenant": tenant})

@@ -1,5 +1,6 @@
 import itertools
 import random
+import threading
 from collections import Counter as Count
 
 import pytest
@@ -120,3 +121,24 @@ def test_tenants_that_do_nothing_more_are_forgotten(shop: Shop) -> None:
     for _ in range(10):
         shop.minute()
     assert not shop.top._done
+
+
+def test_threads_count_while_another_chooses() -> None:
+    shop = Shop()
+    failed: list[BaseException] = []
+
+    def count(seed: int) -> None:
+        chosen = random.Random(seed)
+        try:
+            for _ in range(20_000):
+                shop.row(f"shop-{chosen.randrange(1_000)}")
+        except RuntimeError as exc:
+            failed.append(exc)
+
+    threads = [threading.Thread(target=count, args=[seed]) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        shop.top.choose()
+    assert not failed
+    assert len(shop.top._named) == 20
