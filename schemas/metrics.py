@@ -125,5 +125,5 @@ TOP.metrics = (REQUESTS, ROWS_RECEIVED, ROWS_WRITTEN, FRESHNESS_SECONDS)
 
 def of_role(role: str) -> None:
     """Say what this process is. It shows no `_created` series, which would double the counters."""
-    disable_created_metrics()
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     BUILD.info({"role": role, "version": version("tillstream"), "python": sys.version.split()[0]})
