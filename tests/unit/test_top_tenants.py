@@ -1,5 +1,6 @@
 import itertools
 import random
+import sys
 import threading
 from collections import Counter as Count
 
@@ -125,20 +126,24 @@ def test_tenants_that_do_nothing_more_are_forgotten(shop: Shop) -> None:
 
 def test_threads_count_while_another_chooses() -> None:
     shop = Shop()
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
     failed: list[BaseException] = []
 
     def count(seed: int) -> None:
-        chosen = random.Random(seed)
         try:
-            for _ in range(20_000):
-                shop.row(f"shop-{chosen.randrange(1_000)}")
+            for n in range(100_000):
+                shop.top.of(f"shop-{seed}-{n}")
         except RuntimeError as exc:
             failed.append(exc)
 
     threads = [threading.Thread(target=count, args=[seed]) for seed in range(3)]
     for thread in threads:
         thread.start()
-    while any(thread.is_alive() for thread in threads):
-        shop.top.choose()
+    try:
+        while any(thread.is_alive() for thread in threads):
+            shop.top.choose()
+    finally:
+        sys.setswitchinterval(switching)
     assert not failed
     assert len(shop.top._named) == 20
