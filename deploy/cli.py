@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy import demo as demo_
-from deploy import dlq, operate, prices, tenants, uploads
+from deploy import dlq, operate, prices, scrape, tenants, uploads
 from deploy.bench import run as bench_
 from deploy.doctor import doctor
 from deploy.generate import generate
@@ -89,6 +89,7 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         table.add_row("PostgreSQL", f"see {stack.data_dir / STACK_FILE} (it holds a password)")
         for role, url in stack.metrics_urls.items():
             table.add_row(f"metrics of {role}", url)
+        table.add_row("Prometheus", f"prometheus --config.file {stack.data_dir / scrape.FOLDER / 'prometheus.yml'}")
         table.add_row("logs", str(stack.data_dir / "logs"))
         console.print(table, soft_wrap=True)
         console.print("[green]up[/green]; Ctrl-C stops everything")

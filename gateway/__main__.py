@@ -23,7 +23,7 @@ def main() -> None:
     """Verify the topics and prove that tenants are isolated, then serve. Exits 2 where something must be mended."""
     settings = Settings.from_env()
     logs.setup(settings)
-    metrics.BUILD.info({"role": "gateway"})
+    metrics.of_role("gateway")
     try:
         app = create_app(settings)
         _check(settings)

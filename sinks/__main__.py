@@ -25,7 +25,7 @@ def main(argv: list[str] | None = None) -> None:
     logs.setup(settings)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
-    metrics.BUILD.info({"role": "sinks"})
+    metrics.of_role("sinks")
     try:
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)

@@ -1,8 +1,7 @@
 """From Kafka's records to a batch: what each topic's records are to a sink."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import confluent_kafka
@@ -15,7 +14,6 @@ from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
-from sinks import ledger
 from sinks.batch import Batch, Message, prepare
 from sinks.dead_letters import letter_of
 from sinks.policies import InForce
@@ -147,31 +145,3 @@ def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
     if error is not None:
         raise confluent_kafka.KafkaException(error)
-
-
-def count(batch: Batch) -> None:
-    """Tell Prometheus what was written."""
-    now_ms = time.time_ns() // 1_000_000
-    metrics.BATCH_ROWS.observe(
-        sum(m.count for m in batch.messages)
-        + sum(len(folded["movements"]) for folded in batch.folded)
-        + sum(len(judged["rows"]) for judged in batch.judged)
-    )
-    for message in batch.messages:
-        entity = message.envelope.entity if message.refused is None else "unknown"
-        outcome, _, *numbers = ledger.counts(message)
-        _count(entity, numbers)
-        if outcome == "applied":
-            metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - message.envelope.accepted_ms) / 1000)
-    for folded in batch.folded:
-        _count("stock", ledger.folded_counts(folded)[1:])
-        metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - folded["accepted_ms"]) / 1000)
-    for judged in batch.judged:
-        _count("prices", ledger.judged_counts(judged)[1:])
-        metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - judged["accepted_ms"]) / 1000)
-
-
-def _count(entity: str, numbers: Iterable[int]) -> None:
-    """`numbers` are rows applied, superseded, duplicate and rejected."""
-    for name, number in zip(("applied", "superseded", "duplicate", "rejected"), numbers, strict=True):
-        metrics.ROWS_WRITTEN.labels(entity, name).inc(number)

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import psycopg
 
+from schemas import metrics
 from sinks import faults
 from sinks.batch import Message, RowError, StagedRow
 from sinks.settling import State, Version, settle, split
@@ -136,7 +137,8 @@ def _attempt(db: Db, entity: str, versions: list[Version], *, staged: bool) -> A
 
 
 def _copy(db: Db, table: str, rows: Any) -> None:
-    with db.cursor().copy(f"COPY staged_{table} FROM STDIN (FORMAT binary)".encode()) as copy:
+    into = f"COPY staged_{table} FROM STDIN (FORMAT binary)".encode()
+    with metrics.COPY_SECONDS.labels(table).time(), db.cursor().copy(into) as copy:
         copy.set_types(_COPY_TYPES[table])
         for row in rows:
             copy.write_row(row)

@@ -28,7 +28,7 @@ def main() -> None:
         sys.exit(2 if isinstance(exc, Misconfigured) else 75)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
-    metrics.BUILD.info({"role": "streams"})
+    metrics.of_role("streams")
     app = create_app(settings, partitions)
     worker = faust.Worker(app, override_logging=False, redirect_stdouts=False)
     # Faust is talkative: what it reports at INFO is of use only to those who debug Faust.

@@ -22,6 +22,7 @@ import confluent_kafka
 
 from producers.breaker import Breaker
 from producers.client import config
+from producers.lag import Lag
 from schemas import metrics, topics
 from schemas.envelope import Headers, Position, tenant_text
 from schemas.errors import Misconfigured, Unavailable
@@ -115,6 +116,7 @@ class Steps:
         """For each source topic, by its real name."""
         self.breaker = Breaker(settings.dead_letter_limit, "this worker of streams")
         self.encoders: dict[str, Encode] = {}
+        self.lag = Lag(settings.prefix)
         """For each table whose values are not bytes."""
 
     async def fence(self, partitions: frozenset[int], generation: int) -> None:
@@ -170,6 +172,11 @@ class Steps:
         if at.partition not in self._flushing:
             self._flushing[at.partition] = asyncio.create_task(self._flush(at.partition))
 
+    @property
+    def waiting(self) -> int:
+        """Weight of what waits for its flush."""
+        return self._waiting
+
     async def room(self) -> None:
         """Wait while too much waits for its flush."""
         await self._room.wait()
@@ -187,6 +194,8 @@ class Steps:
                     metrics.FLUSH_MESSAGES.observe(len(pending))
                 for step, acknowledge in pending:
                     await acknowledge(step.event)
+                for at in {step.at.topic: step.at for step, _ in pending}.values():
+                    self.lag.done((at.topic, at.partition), at.offset, at.time_ms / 1000)
         except Exception as exc:  # a flush that failed may or may not have landed: only a restart can tell
             fail_stop(f"flush of partition {partition} failed", exc)
         finally:

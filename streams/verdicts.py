@@ -65,7 +65,7 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
             except Rejected as exc:
                 outcome(step, tenant_id, envelope, "rejected", exc.code, exc.detail)
                 return exc.code
-            _counted(answer["rows"])
+            _counted(answer)
             value = codec.encode(PRICE_VERDICTS, answer)
             send_outcome(step, tenant_id, envelope, PRICE_VERDICTS, len(answer["rows"]), value, topics.PRICES_VERDICTS)
         case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
@@ -73,7 +73,10 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
     return str(decision)
 
 
-def _counted(rows: list[codec.Record]) -> None:
+def _counted(verdicts: codec.Record) -> None:
+    rows = verdicts["rows"]
+    if verdicts["breaker"]:
+        metrics.PRICE_BREAKER.inc()
     for status, count in Counter(row["status"] for row in rows).items():
         metrics.PRICES_JUDGED.labels(status).inc(count)
     for row in rows:

@@ -63,7 +63,9 @@ class Merchant:
 
 def puts(pipeline: Pipeline) -> int:
     """Chunks that the gateway has answered."""
-    counted = re.findall(r'tillstream_requests_total{route="put_chunk",.*} (.+)', pipeline.http.get("/metrics").text)
+    counted = re.findall(
+        r'tillstream_request_seconds_count{route="put_chunk"} (.+)', pipeline.http.get("/metrics").text
+    )
     return int(sum(map(float, counted)))
 
 
