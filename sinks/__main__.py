@@ -10,7 +10,7 @@ import sys
 import prometheus_client
 
 from producers import admin
-from schemas import logs, metrics
+from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> None:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
     metrics.of_role("sinks")
     try:
+        tracing.setup("sinks")
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)
         for number in (signal.SIGTERM, signal.SIGINT):
