@@ -48,15 +48,16 @@ def load(
     topic_id: str,
     log: tuple[int, int],
     accept_gap: bool,
+    expires: bool = False,
 ) -> int:
     """The offset to read on from; `log` is the partition's (first, end) offset. Raises Misconfigured on a gap.
 
-    A partition without a stored offset starts at the log's beginning.
+    A partition without a stored offset starts at offset 0, or where its log begins if the topic `expires`.
     """
     db.execute(
-        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, 0)"
+        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
-        [topic, partition, topic_id],
+        [topic, partition, topic_id, log[0] if expires else 0],
     )
     row = db.execute(
         "SELECT topic_id, next_offset FROM sink_offsets WHERE topic = %s AND partition = %s",

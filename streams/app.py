@@ -9,7 +9,7 @@ from confluent_kafka import KafkaException
 
 from schemas.errors import Misconfigured
 from schemas.settings import Settings
-from streams import dedup, ingestion, movements, verdicts
+from streams import dedup, ingestion, lag, movements, verdicts
 from streams.faust_app import App, new_app
 from streams.steps import refuse
 
@@ -26,6 +26,7 @@ def create_app(settings: Settings, partitions: int) -> App:
     ingestion.install(app, partitions)
     movements.install(app, partitions)
     verdicts.install(app, partitions)
+    lag.install(app)
 
     @app.timer(_SWEEP_S)
     async def forget_expired() -> None:

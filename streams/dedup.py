@@ -6,12 +6,15 @@ also holds, under keys no event can have, the state of uploads, the fence (the l
 flushed, and the UUID of the topic it was counted in) and the crash note.
 """
 
+import logging
 import struct
 import uuid
+from collections import Counter
 from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from producers.breaker import LEAST
 from schemas.codec import Record
 from schemas.envelope import (
     BATCH_TYPES,
@@ -26,8 +29,11 @@ from schemas.envelope import (
 from schemas.errors import Undecodable
 from schemas.ids import uuid5
 
+log = logging.getLogger(__name__)
+
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
+GIVEN_UP: Final = b"\x00given-up"
 KEPT_MS: Final = 7 * 86_400_000
 """How long an id is remembered; the changelog topic keeps its records as long."""
 CRASHES: Final = 3
@@ -39,6 +45,10 @@ _LINES: Final = struct.Struct(">II")
 _UPLOAD: Final = struct.Struct(">qq?II")
 _NOTE: Final = struct.Struct(">qi")
 _OFFSET_BYTES: Final = 8
+_LOST: Final = struct.Struct(">q8s")
+_MOST_LOST: Final = 10
+"""Messages of other tenants than the worst that may be given up among 1,000 offsets."""
+_REMEMBERED: Final = 64
 
 Seen = MutableMapping[bytes, bytes]
 Lines = list[tuple[int, int]]
@@ -85,6 +95,11 @@ def key_of(tenant_key: bytes, event_id: str) -> bytes:
     except ValueError:
         event = uuid5(NAMESPACE.bytes, event_id.encode())
     return tenant_key + b"\x00" + event
+
+
+def known_by_lines(envelope: Envelope) -> bool:
+    """Whether a message is a part of a request: else, and where its rows come once more, its own id tells."""
+    return envelope.request is not None and envelope.redrive is None
 
 
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
@@ -184,10 +199,16 @@ def refused_by_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> str 
     return "chunk_out_of_range" if state.chunks and request.chunk > state.chunks else None
 
 
+def cancelled(seen: Seen, tenant_key: bytes, envelope: Envelope) -> bool:
+    """Whether the upload of a corrected row was cancelled before, as long as that is remembered."""
+    state = _upload(seen, tenant_key, envelope)
+    return state is not None and state.cancelled
+
+
 def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
     """Remember of an upload that it was opened, completed with so many chunks, or cancelled, and its highest chunk."""
     request = envelope.request
-    if request is None or request.upload is None:
+    if request is None or request.upload is None or envelope.redrive is not None:
         return
     known = _upload(seen, tenant_key, envelope)
     state = known or _Upload(envelope.src.offset, envelope.src.time_ms, cancelled=False, chunks=0, highest=0)
@@ -240,10 +261,26 @@ def crashes(seen: Seen, offset: int) -> int:
     return count if at == offset else 0
 
 
-def refuse_after_crashes(seen: Seen, offset: int) -> None:
-    """Raise Undecodable for the message at `offset` when it has ended the process too often."""
-    if crashes(seen, offset) >= CRASHES:
-        raise Undecodable("processing_error", f"ended the process {CRASHES} times")
+def refuse_after_crashes(seen: Seen, offset: int, tenant_key: bytes) -> None:
+    """Raise Undecodable for the message at `offset` when it has ended the process too often.
+
+    But not when too many of several tenants' have, the worst tenant left out: then it is not they, and the message is
+    tried again until the program is put right. What was given up stands in the table, since memory ends with a crash.
+    """
+    if crashes(seen, offset) < CRASHES:
+        return
+    whose = uuid5(NAMESPACE.bytes, tenant_key)[:8]
+    lost = [one for one in _LOST.iter_unpack(seen.get(GIVEN_UP, b"")) if one[0] > offset - LEAST]
+    counted = Counter([*(tenant for _, tenant in lost), whose])
+    if counted.total() - max(counted.values()) > _MOST_LOST:
+        log.critical(
+            "offset %d has ended the process %d times, as %d messages of %d tenants among the last %d offsets: no more"
+            " are dead-lettered, it is tried again. Take back what was deployed, or put it right",
+            *(offset, crashes(seen, offset), len(lost), len(counted), LEAST),
+        )
+        return
+    seen[GIVEN_UP] = b"".join(_LOST.pack(*one) for one in [*lost, (offset, whose)][-_REMEMBERED:])
+    raise Undecodable("processing_error", f"ended the process {CRASHES} times")
 
 
 def crash_note(seen: Seen, offset: int) -> bytes:

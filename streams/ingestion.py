@@ -46,7 +46,7 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
     """Decide one message of `ingestion`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, INGESTION_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(seen, step.at.offset)
+        dedup.refuse_after_crashes(seen, step.at.offset, topics.partition_key(tenant_id))
         return _decided(step, seen, envelope, tenant_id)
     except Undecodable as exc:
         dead_letter(step, exc, "dedup")
@@ -56,7 +56,10 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
 def _decided(step: Step, seen: dedup.Seen, envelope: Envelope, tenant_id: str) -> str:
     """Send on what is new of a message that can be read, and say what became of the rest. Raises Undecodable."""
     message, tenant_key = step.event.message, topics.partition_key(tenant_id)
-    if envelope.request is None:
+    if envelope.redrive is not None and dedup.cancelled(seen, tenant_key, envelope):
+        outcome(step, tenant_id, envelope, "rejected", "upload_cancelled", "its upload was cancelled")
+        return "upload_cancelled"
+    if envelope.request is None or not dedup.known_by_lines(envelope):
         decision, first = dedup.decide(seen, dedup.key_of(tenant_key, envelope.event_id), envelope)
         known: dedup.Lines = []
     else:

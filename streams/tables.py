@@ -116,7 +116,9 @@ class Table(faust.Table):
         raise TypeError(f"delete through del {self.name}.of(step)[key]")
 
     def _new_store(self) -> "Store":
-        return Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
+        store = Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
+        metrics.TABLE_ENTRIES.labels(self.name).set_function(lambda: sum(map(len, tuple(store.partitions.values()))))
+        return store
 
 
 class Store(memory.Store):
@@ -140,7 +142,6 @@ class Store(memory.Store):
         if self.table.source:
             await self._check_source(self.table.source, mine)
         metrics.ASSIGNED.set(len(mine))
-        metrics.TABLE_ENTRIES.labels(self.table_name).set(sum(map(len, self.partitions.values())))
 
     async def _check_source(self, source: str, mine: frozenset[int]) -> None:
         """End the process where the source is not the log that our entries were made from."""
@@ -168,6 +169,7 @@ class Store(memory.Store):
         try:
             stale = self._stale(consumer, changelog, mine)
             records = self._read(consumer, changelog, stale) if stale else 0
+            metrics.RESTORE_LEFT.labels(self.table_name).set(0)
         finally:
             consumer.close()
         took = time.perf_counter() - started
@@ -206,6 +208,8 @@ class Store(memory.Store):
                 else:
                     entries[key] = value
                 records += 1
+            left = sum(self._ends[p.partition] - max(0, p.offset) for p in consumer.position(consumer.assignment()))
+            metrics.RESTORE_LEFT.labels(self.table_name).set(left)
         return records
 
     def persisted_offset(self, tp: Any) -> int | None:

@@ -50,7 +50,7 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
     """Decide one message of `prices`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, PRICE_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(prices, step.at.offset)
+        dedup.refuse_after_crashes(prices, step.at.offset, topics.partition_key(tenant_id))
         record = _read(envelope, tenant_id, step.event.message.value)
         tenant_key = topics.partition_key(tenant_id)
         decision, first, known = _decided(seen, tenant_key, envelope)
@@ -65,7 +65,7 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
             except Rejected as exc:
                 outcome(step, tenant_id, envelope, "rejected", exc.code, exc.detail)
                 return exc.code
-            _counted(answer["rows"])
+            _counted(answer)
             value = codec.encode(PRICE_VERDICTS, answer)
             send_outcome(step, tenant_id, envelope, PRICE_VERDICTS, len(answer["rows"]), value, topics.PRICES_VERDICTS)
         case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
@@ -73,7 +73,10 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
     return str(decision)
 
 
-def _counted(rows: list[codec.Record]) -> None:
+def _counted(verdicts: codec.Record) -> None:
+    rows = verdicts["rows"]
+    if verdicts["breaker"]:
+        metrics.PRICE_BREAKER.inc()
     for status, count in Counter(row["status"] for row in rows).items():
         metrics.PRICES_JUDGED.labels(status).inc(count)
     for row in rows:
@@ -85,7 +88,7 @@ def _decided(
     seen: PartitionView, tenant_key: bytes, envelope: Envelope
 ) -> tuple[dedup.Decision, dedup.Entry, dedup.Lines]:
     """What a message is, the first with its id, and the lines of its request that had come before."""
-    if envelope.request is None:
+    if not dedup.known_by_lines(envelope):
         return *dedup.decide(seen, dedup.key_of(tenant_key, envelope.event_id), envelope), []
     key = dedup.request_key(tenant_key, envelope)
     known = dedup.lines_known(seen, key)
