@@ -20,6 +20,7 @@ from rich.table import Table
 from deploy import demo as demo_
 from deploy import operate, tenants
 from deploy.bench import run as bench_
+from deploy.chaos.command import chaos
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -40,7 +41,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (generate, ingest, stock, operate.audit):
+for command in (generate, ingest, stock, operate.audit, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import confluent_kafka
 from pipeline import Pipeline, eventually
-from stock_model import Stock
+from deploy.chaos.stock_model import Stock
 from test_recovery import log_of
 
 from producers.client import config

@@ -1,0 +1,45 @@
+"""The checker finds faults that are put into the product: each in real processes, by the faults that bring it to light.
+
+The product has no switch for any of these. A module beside this file patches the function, then runs the process.
+"""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.chaos.nemesis import Strike
+from deploy.chaos.run import Plan, Result, run
+
+SEEDS = (1, 2, 3)
+KILLS = tuple(
+    Strike(1.0 + 1.3 * n, "kill", "streams-a" if n % 2 else "streams-b") for n in range(9)
+)  # fmt: skip
+ZOMBIES = (Strike(3.0, "zombie", "sinks-a", 9.0), Strike(15.0, "zombie", "sinks-b", 9.0))
+
+
+def found(tmp_path: Path, role: str, module: str, strikes: tuple[Strike, ...], seconds: float) -> Result:
+    """The first of several runs that finds something, or the last."""
+    for seed in SEEDS:
+        plan = Plan(seconds=seconds, seed=seed, pace_s=0.08, rows=6, disk_mb=0, strikes=strikes)
+        result = run(plan, tmp_path / f"{seed}.ndjson", modules={role: module})
+        if not result.report.good:
+            break
+    return result
+
+
+@pytest.mark.timeout(600)
+def test_it_finds_that_sinks_move_offsets_which_others_have_moved(tmp_path: Path) -> None:
+    report = found(tmp_path, "sinks", "tests.faulty_sinks", ZOMBIES, 25).report
+    assert any("no longer owned" in what for what in report.wrong), list(report.found())[:5]
+
+
+@pytest.mark.timeout(600)
+def test_it_finds_that_tables_forget_what_was_flushed(tmp_path: Path) -> None:
+    report = found(tmp_path, "streams", "tests.faulty_fence", KILLS, 14).report
+    assert any("streams left" in what for what in report.doubled), list(report.found())[:5]
+
+
+@pytest.mark.timeout(600)
+def test_it_finds_that_outputs_and_changelog_are_no_transaction(tmp_path: Path) -> None:
+    report = found(tmp_path, "streams", "tests.faulty_flush", KILLS, 14).report
+    assert any("streams left" in what for what in (*report.doubled, *report.lost)), list(report.found())[:5]
