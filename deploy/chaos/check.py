@@ -106,6 +106,8 @@ def _acknowledged(report: Report, kinds: dict[str, list[Event]]) -> None:
                 report.lost.append(f"{what}, but its {bad} refused lines are not in the log")
         elif 400 <= status < 500 and not (code == "rows_rejected" and good == 0):
             _refused(report, ask, what, code, seen=body in sent_before or body not in bodies)
+        if status == 500:
+            report.wrong.append(f"{what}: a fault of the gateway, {code}")
         sent_before.add(body)
 
 

@@ -37,13 +37,15 @@ def chaos(
 ) -> None:
     """Prove that nothing is lost or doubled: load a stack of its own, break it at random moments, compare.
 
-    Rows, stock and prices of several tenants go in, with duplicates, resends, uploads and bad rows, while gateway,
-    streams, sinks, Kafka and PostgreSQL are killed, paused and restarted, connections cut and a disk filled. When all
-    is quiet again, logs, ledger and every row of every table are held against a model. Exits 1 when something is
-    lost, doubled or wrong.
+    Rows, stock and prices of several tenants go in, with duplicates, resends,
+    uploads and bad rows, while gateway, streams, sinks, Kafka and PostgreSQL are
+    killed, paused and restarted, connections cut and a disk filled. When all is
+    quiet again, logs, ledger and every row of every table are held against a model.
+    Exits 1 when something is lost, doubled or wrong.
 
-    --replay judges the same evidence again, exactly. --rerun repeats what clients ask for and when faults begin, not
-    how processes and requests interleave: run it several times to meet a rare fault again.
+    --replay judges the same evidence again, exactly. --rerun repeats what clients
+    ask for and when faults begin, not how processes and requests interleave: run it
+    several times to meet a rare fault again.
 
     [dim]tillstream chaos --minutes 5 --seed 7[/dim]
 

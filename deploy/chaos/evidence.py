@@ -37,8 +37,8 @@ TABLES: Final[dict[str, str]] = {
     "prices": f"tenant_id, product_id, {_CENTS.format('price')}, currency, {_US.format('since')}, version,"
     " source_offset",
     "price_changes": "tenant_id, product_id, log_offset, row_index, line, change_id, status,"
-    f" {_CENTS.format('price_before')}, {_CENTS.format('new_price')}, {_CENTS.format('price_after')}, currency, version,"
-    f" {_US.format('occurred_at')}",
+    f" {_CENTS.format('price_before')}, {_CENTS.format('new_price')}, {_CENTS.format('price_after')}, currency,"
+    f" version, {_US.format('occurred_at')}",
     "row_errors": "tenant_id, topic, partition, log_offset, row_index, line, code, stage",
     "ledger": "tenant_id, topic, partition, log_offset, event_id, type, outcome, rows, applied, superseded, duplicate,"
     " conflict, rejected",
