@@ -16,13 +16,14 @@ from deploy.chaos.nemesis import FAULTS, schedule
 from deploy.chaos.run import Plan, Result, run
 from deploy.cli import app
 
-SEED = 20
+SEED = 439
+"""One that draws every kind of fault within seconds, and kills streams, sinks, gateway, Kafka and PostgreSQL."""
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Result]:
     """A short run with every kind of fault."""
-    plan = Plan(seconds=25, seed=SEED, pace_s=0.2, gap_s=2.0, disk_mb=512)
+    plan = Plan(seconds=25, seed=SEED, pace_s=0.2, gap_s=1.8, disk_mb=512)
     return run(plan, tmp_path_factory.mktemp("chaos") / "history.ndjson")
 
 
@@ -36,7 +37,8 @@ def events(result: Result) -> list[Event]:
 def test_nothing_is_lost_doubled_or_wrong_though_everything_is_broken_at_random_moments(result: Result) -> None:
     assert list(result.report.found()) == []
     assert result.report.good
-    assert sum(result.struck.values()) >= 5
+    assert sum(result.struck.values()) >= 10
+    assert {"kill", "pause", "zombie"} <= set(result.struck)
     assert result.asked["acknowledged"] > 100
     compared = result.report.compared
     assert all(compared[table] > 20 for table in ("customers", "products", "orders", "stock_levels", "prices"))
@@ -67,7 +69,7 @@ def test_a_history_is_judged_again_by_the_command(result: Result, tmp_path: Path
     torn.write_bytes(b"".join(line for line in lines if msgspec.json.decode(line)["kind"] != "row"))
     refused = CliRunner().invoke(app, ["chaos", "--history", str(torn), "--replay"])
     assert refused.exit_code == 1
-    assert "ledger lacks" in refused.output
+    assert "customers lacks" in refused.output
 
 
 def first(events: list[Event], kind: str, **fields: Any) -> Event:

@@ -97,15 +97,16 @@ class Nemesis:
             return
         do: Callable[[Strike], Any] = getattr(self, f"_{strike.fault}")
         begun, how = False, {}
+        planned = {("planned" if name == "at" else name): value for name, value in to_builtins(strike).items()}
         try:
             with do(strike) as what:
                 begun = True
                 self.struck.append(strike)
-                self._history.add("struck", **to_builtins(strike), what=what)
+                self._history.add("struck", **planned, what=what)
                 self._over.wait(strike.for_s)
         except (psycopg.Error, psutil.Error, OSError) as exc:  # what it needs is down by another strike
             how = {"what": f"{type(exc).__name__}: {exc}"[:200]}
-        self._history.add("healed" if begun else "struck", **to_builtins(strike), **how)
+        self._history.add("healed" if begun else "struck", **planned, **how)
 
     @contextmanager
     def _kill(self, strike: Strike) -> Any:
