@@ -11,14 +11,25 @@ from deploy.chaos.nemesis import Strike
 from deploy.chaos.run import Plan, Result, run
 
 SEEDS = (1, 2, 3)
-KILLS = tuple(Strike(1.0 + 1.3 * n, "kill", "streams-a" if n % 2 else "streams-b") for n in range(9))
-ZOMBIES = (Strike(3.0, "zombie", "sinks-a", 9.0), Strike(15.0, "zombie", "sinks-b", 9.0))
+KILLS = tuple(
+    Strike(at, "kill", f"streams-{worker}")
+    for at, worker in ((2.0, "a"), (3.5, "b"), (5.0, "a"), (8.0, "b"), (10.0, "a"), (12.5, "b"))
+)
+PAUSES = (
+    Strike(2.5, "pause", "streams-a", 9.0),
+    Strike(12.5, "pause", "streams-b", 9.0),
+    Strike(22.0, "kill", "streams-a"),
+)
+ZOMBIES = (Strike(3.0, "zombie", "sinks-a", 9.0), Strike(13.0, "zombie", "sinks-b", 9.0))
+"""Each outlasts the session: another has the partitions when the worker goes on."""
 
 
 def found(tmp_path: Path, role: str, module: str, strikes: tuple[Strike, ...], seconds: float) -> Result:
     """The first of several runs that finds something, or the last."""
     for seed in SEEDS:
-        plan = Plan(seconds=seconds, seed=seed, pace_s=0.08, rows=6, disk_mb=0, strikes=strikes)
+        plan = Plan(
+            seconds=seconds, seed=seed, clients=3, pace_s=0.05, rows=5, disk_mb=0, drain_s=60, strikes=strikes
+        )  # fmt: skip
         result = run(plan, tmp_path / f"{seed}.ndjson", modules={role: module})
         if not result.report.good:
             break
@@ -27,7 +38,7 @@ def found(tmp_path: Path, role: str, module: str, strikes: tuple[Strike, ...], s
 
 @pytest.mark.timeout(600)
 def test_it_finds_that_sinks_move_offsets_which_others_have_moved(tmp_path: Path) -> None:
-    report = found(tmp_path, "sinks", "tests.faulty_sinks", ZOMBIES, 25).report
+    report = found(tmp_path, "sinks", "tests.faulty_sinks", ZOMBIES, 23).report
     signs = "no longer owned", "sinks wrote the ledger line"
     assert any(sign in what for what in (*report.wrong, *report.doubled) for sign in signs), list(report.found())[:5]
 
@@ -40,5 +51,5 @@ def test_it_finds_that_tables_forget_what_was_flushed(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_it_finds_that_outputs_and_changelog_are_no_transaction(tmp_path: Path) -> None:
-    report = found(tmp_path, "streams", "tests.faulty_flush", KILLS, 14).report
+    report = found(tmp_path, "streams", "tests.faulty_flush", PAUSES, 24).report
     assert any("streams left" in what for what in (*report.doubled, *report.lost)), list(report.found())[:5]

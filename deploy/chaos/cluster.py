@@ -1,8 +1,10 @@
 """The stack that a run breaks: broker, PostgreSQL on a small disk, a gateway, two workers of streams, two sinks."""
 
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -56,6 +58,8 @@ class Cluster:
         self._urls: dict[str, str] = {}
 
     def __enter__(self) -> Self:
+        # A stack that stops leaves Ctrl-C ignored, since its process ends then; ours may go on.
+        self._handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self._stack.__enter__()
             self.settings = replace(self._stack.settings)
@@ -72,6 +76,9 @@ class Cluster:
 
     def __exit__(self, *exc: object) -> None:
         self._stack.stop()
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in self._handlers.items():
+                signal.signal(number, handler)
         if self.disk is not None:
             subprocess.run(["umount", "--lazy", str(self.disk)], check=False, capture_output=True)
 

@@ -17,8 +17,6 @@ from deploy.chaos.load import Load
 from deploy.chaos.nemesis import FAULTS, Nemesis, Strike, schedule
 from deploy.chaos.shop import Shop
 
-DRAIN_S: Final = 240.0
-"""A machine that does other things too may need long until the last row is in its table."""
 _LAST_CALL_S: Final = 60.0
 _LOOK_S: Final = 0.25
 
@@ -41,6 +39,8 @@ class Plan(Struct, frozen=True):
     targets: tuple[str, ...] = TARGETS
     disk_mb: int = 1_024
     """Of the small disk; 0 for none."""
+    drain_s: float = 240.0
+    """How long everything may take to come to rest; a machine that does other things too is slow."""
     strikes: tuple[Strike, ...] | None = None
     """A schedule of one's own, instead of the seed's."""
 
@@ -119,12 +119,15 @@ def _run(
             said = f"{last.fault} {last.target}" if last else ""
             on_progress(Progress(plan.seconds - left, dict(load.counted), len(nemesis.struck), said))
             time.sleep(min(_LOOK_S, left))
+    except BaseException:  # Ctrl-C: the clients' thread would go on for ever
+        load.finish(0.0)
+        raise
     finally:
         nemesis.finish()
     on_step("nothing is broken any more; the clients ask once more for what they do not know")
     load.finish(_LAST_CALL_S)
-    cluster.serving(DRAIN_S)
-    evidence.gather(cluster.settings, written, DRAIN_S, on_step)
+    cluster.serving(plan.drain_s)
+    evidence.gather(cluster.settings, written, plan.drain_s, on_step)
     on_step("comparing")
     report = check(history.read(written.path))
     for kind, what in report.found():
