@@ -1,6 +1,7 @@
 """`tillstream chaos`: a run or a check of an old one, what is going on meanwhile, and a table at the end."""
 
 import json
+import logging
 import random
 import time
 from pathlib import Path
@@ -71,6 +72,7 @@ def chaos(
             minutes * 60, seed, tenant_count, clients, pace, faults=tuple(fault or NEMESIS), gap_s=gap
         )  # fmt: skip
         path = history_file or Path(f"chaos-{seed}.ndjson")
+    logging.basicConfig(level="ERROR", format="%(levelname)s %(message)s")  # that things die is no news here
     result = _watched(plan, path)
     told = {
         "seed": plan.seed, "history": str(result.history), "load": result.asked, "faults": result.struck,

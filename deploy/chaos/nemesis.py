@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -172,9 +172,9 @@ class Nemesis:
             return
         filler = self._disk / "filler"
         try:
-            with filler.open("wb") as file:
+            with filler.open("wb") as file, suppress(OSError):  # PostgreSQL may be faster
                 free = os.statvfs(self._disk)
-                os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_frsize)
+                os.posix_fallocate(file.fileno(), 0, max(1, free.f_bavail) * free.f_frsize)
             yield "the disk of PostgreSQL is full"
         finally:
             filler.unlink(missing_ok=True)

@@ -113,8 +113,10 @@ def _run(
     load.start()
     nemesis.start()
     ends = time.monotonic() + plan.seconds
+    restarts: dict[str, int] = {}
     try:
         while (left := ends - time.monotonic()) > 0:
+            _note_restarts(cluster, written, restarts)
             last = nemesis.struck[-1] if nemesis.struck else None
             said = f"{last.fault} {last.target}" if last else ""
             on_progress(Progress(plan.seconds - left, dict(load.counted), len(nemesis.struck), said))
@@ -127,6 +129,7 @@ def _run(
     on_step("nothing is broken any more; the clients ask once more for what they do not know")
     load.finish(_LAST_CALL_S)
     cluster.serving(plan.drain_s)
+    _note_restarts(cluster, written, restarts)
     evidence.gather(cluster.settings, written, plan.drain_s, on_step)
     on_step("comparing")
     report = check(history.read(written.path))
@@ -135,5 +138,12 @@ def _run(
     struck: dict[str, int] = {}
     for strike in nemesis.struck:
         struck[strike.fault] = struck.get(strike.fault, 0) + 1
-    restarts = {name: child.restarts for name, child in cluster.children.items()}
     return Result(report, written.path, dict(load.counted), struck, restarts)
+
+
+def _note_restarts(cluster: Cluster, written: History, known: dict[str, int]) -> None:
+    """Write down which processes were started again since `known`, which is brought up to date."""
+    for name, child in cluster.children.items():
+        if child.restarts > known.get(name, 0):
+            written.add("restarted", target=name, pid=child.pid, times=child.restarts)
+        known[name] = child.restarts
