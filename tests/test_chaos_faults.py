@@ -15,11 +15,16 @@ KILLS = tuple(
     Strike(at, "kill", f"streams-{worker}")
     for at, worker in ((2.0, "a"), (3.5, "b"), (5.0, "a"), (8.0, "b"), (10.0, "a"), (12.5, "b"))
 )
-PAUSES = (
-    Strike(2.5, "pause", "streams-a", 9.0),
-    Strike(12.5, "pause", "streams-b", 9.0),
-    Strike(22.0, "kill", "streams-a"),
+FREEZES = tuple(
+    strike
+    for n, (worker, after) in enumerate((("a", 0.04), ("b", 0.08), ("a", 0.12), ("b", 0.2)))
+    for strike in (
+        Strike(1.5 + 6 * n, "pause", f"streams-{worker}", 2.5),
+        Strike(4.0 + 6 * n + after, "pause", "kafka", 0.8),
+        Strike(4.4 + 6 * n + after, "kill", f"streams-{worker}"),
+    )
 )
+"""A worker that has much to do is killed while Kafka holds its breath: half of what it flushes arrives afterwards."""
 ZOMBIES = (Strike(3.0, "zombie", "sinks-a", 9.0), Strike(13.0, "zombie", "sinks-b", 9.0))
 """Each outlasts the session: another has the partitions when the worker goes on."""
 
@@ -51,5 +56,5 @@ def test_it_finds_that_tables_forget_what_was_flushed(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_it_finds_that_outputs_and_changelog_are_no_transaction(tmp_path: Path) -> None:
-    report = found(tmp_path, "streams", "tests.faulty_flush", PAUSES, 24).report
+    report = found(tmp_path, "streams", "tests.faulty_flush", FREEZES, 24).report
     assert any("streams left" in what for what in (*report.doubled, *report.lost)), list(report.found())[:5]
