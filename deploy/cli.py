@@ -21,6 +21,7 @@ from deploy import demo as demo_
 from deploy import operate, tenants
 from deploy.bench import run as bench_
 from deploy.chaos.command import chaos
+from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -28,7 +29,7 @@ from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
 from producers import admin
 from producers.generate import Plan
-from schemas.errors import Rejected, TillstreamError, Unavailable
+from schemas.errors import TillstreamError, Unavailable
 from sinks.migrate import migrate as migrate_
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (generate, ingest, stock, operate.audit, chaos):
+for command in (generate, ingest, stock, operate.audit, doctor, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)
@@ -54,7 +55,7 @@ def main() -> None:
         app()
     except TillstreamError as exc:
         _fail(str(exc))
-        sys.exit(1 if isinstance(exc, Rejected) else 75 if isinstance(exc, Unavailable) else 2)
+        sys.exit(75 if isinstance(exc, Unavailable) else 2)
     except confluent_kafka.KafkaException as exc:
         _fail(f"Kafka: {exc.args[0].str()}")
         sys.exit(2)
@@ -98,6 +99,7 @@ def demo(
     products: Annotated[int, typer.Option(help="Products a tenant.", min=1)] = 2_000,
     orders: Annotated[int, typer.Option(help="Orders a tenant.", min=1)] = 20_000,
     seed: int = 7,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, with some traffic, for the console.")] = False,
 ) -> None:
     """Start a stack of its own, send generated data through it, print what happened, stop everything.
 
@@ -108,7 +110,14 @@ def demo(
     folder = Path(tempfile.mkdtemp(prefix="tillstream-demo-"))
     try:
         with Stack.from_env(folder, on_step=_say) as stack:
-            held = demo_.run(stack, plan, console)
+            keys = demo_.make_tenants(stack.settings, plan)
+            held = demo_.run(stack, plan, keys, console)
+            console.print(f"The console: {stack.gateway_url}/console" + ("" if keep else " (--keep leaves it running)"))
+            if keep:
+                for tenant_id, key in keys.items():
+                    console.print(f"  log in as {tenant_id} with {key}", highlight=False)
+                console.print("rows go on coming; Ctrl-C stops everything")
+                demo_.keep(stack, plan, keys)
             console.print("[dim]stopping[/dim]")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, health, openapi, reads, schema_pages, uploads
+from gateway import activity, admin, console, health, openapi, reads, schema_pages, uploads
 from gateway.alerts import price_alerts_stream
 from gateway.bodies import Inflight
 from gateway.database import Database
@@ -118,6 +118,8 @@ def _routes() -> list[Route]:
         *_both(BASE + "/price-decisions", price_decisions, "POST"),
         *_both(BASE + "/price-alerts/stream", price_alerts_stream, "GET"),
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
+        *_both(BASE + "/uploads", activity.list_uploads, "GET"),
+        *_both(BASE + "/activity", activity.activity, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
         *_both(BASE + "/uploads/{token}/chunks/{n}", uploads.put_chunk, "PUT"),
@@ -136,6 +138,9 @@ def _routes() -> list[Route]:
         Route(schema_pages.SWAGGER_UI, schema_pages.swagger_ui),
         Route(schema_pages.SWAGGER_UI.rstrip("/"), schema_pages.to_swagger_ui, include_in_schema=False),
         Route(schema_pages.SWAGGER_UI + "{file:str}", schema_pages.swagger_ui_file),
+        Route(console.PAGE, console.console),
+        Route(console.PAGE.rstrip("/"), console.to_console, include_in_schema=False),
+        Route(console.PAGE + "{asset:str}", console.console_file),
     ]
 
 

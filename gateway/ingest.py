@@ -11,6 +11,7 @@ from gateway.headers import header
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, unavailable
 from gateway.tenants import api_key
+from gateway.wording import sentence
 from producers.tenants import Tenant
 from schemas import envelope
 from schemas.rows import ENTITIES
@@ -106,7 +107,7 @@ async def json_body(request: Request, tenant: Tenant, kind: type[Document]) -> t
     try:
         return msgspec.json.decode(raw, type=kind), raw.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Problem(400, "bad_document", f"the body is not what this path takes: {exc}") from exc
+        raise Problem(400, "bad_document", f"the body is not what this path takes: {sentence(exc)}") from exc
 
 
 def is_json(request: Request) -> bool:

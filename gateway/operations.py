@@ -4,7 +4,7 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from gateway import admin, health, schema_pages, uploads
+from gateway import activity, admin, console, health, schema_pages, uploads
 from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
 from gateway.ingest import Validated
 from gateway.operation import (
@@ -247,6 +247,23 @@ ABOUT: Final = {
         ANY_CODE,
         parameters=("If-None-Match",),
     ),
+    f"GET {console.PAGE}": Operation(
+        "console",
+        "Console",
+        {200: Said("The page.", {"text/html": Content()}, _OF_PAGE), 304: Said(_UNCHANGED, {}, _OF_PAGE)},
+        ANY_CODE,
+        parameters=("If-None-Match",),
+    ),
+    f"GET {console.PAGE}{{asset}}": Operation(
+        "console_file",
+        "Console",
+        {
+            200: Said("The file.", {kind: Content() for kind in ("text/javascript", "text/css")}, _OF_PAGE),
+            304: Said(_UNCHANGED, {}, _OF_PAGE),
+        },
+        (*ANY_CODE, "not_found"),
+        parameters=("If-None-Match",),
+    ),
     f"GET {schema_pages.SWAGGER_UI}{{file}}": Operation(
         "swagger_ui_file",
         "Schema",
@@ -267,6 +284,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **STOCK,
     **PRICES,
     **READS,
+    **activity.OPERATIONS,
     **ADMIN,
     **ABOUT,
 }

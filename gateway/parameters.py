@@ -2,6 +2,7 @@
 
 from typing import Any, Final, get_args
 
+from gateway import console
 from gateway.filters import ALERTS, FILTERS, FINDINGS
 from gateway.judged import STATUSES
 from gateway.schema_pages import FILES
@@ -74,6 +75,11 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "n": _path("n", "Number of the chunk.", {"type": "integer", "minimum": 1, "maximum": MAX_CHUNKS}, example=1),
     "key_id": _path("key_id", "The key, by its id as the tenant lists it.", {"type": "string", "minLength": 1}),
     "file": _path("file", "A file of the page.", {"type": "string", "enum": list(FILES)}),
+    "asset": _path("asset", "A file of the page.", {"type": "string", "enum": list(console.FILES)}),
+    "uploads.limit": _query(
+        "limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
+    ),
+    "uploads.before": _query("before", "The upload_id after which it begins.", {"type": "string", "format": "uuid"}),
     "on_error": _query(
         "on_error",
         "Where some rows are wrong: take the others, or none (all rows must then fit one message).",

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final, TypedDict
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.wording import explained
 from schemas import topics
 from schemas.rows import TIMES, Entity, Money, OptionalMoney, OrderItem
 from schemas.values import IDENTIFIERS, Invalid, amount_of, currency_code, identifier, micros, money
@@ -26,7 +27,8 @@ _TURN_S: Final = 0.005
 _NUL_ESCAPE: Final = b"\\u0000"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAX_EXPONENT: Final = 308  # of a double, beyond which few readers follow
-_AT: Final = re.compile(r" - at `\$(.*)`$")
+_MAX_ROW_ERRORS: Final = 100
+"""Of one line; a last one counts the others, so that the first answer and a replayed one say the same."""
 
 
 class FieldError(TypedDict):
@@ -141,6 +143,9 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         faults = [_reason(exc, "")]
     except RecursionError:
         faults = [("malformed_json", "nested too deeply", "")]
+    if len(faults) > _MAX_ROW_ERRORS:
+        more = len(faults) - _MAX_ROW_ERRORS + 1
+        faults = [*faults[: _MAX_ROW_ERRORS - 1], ("more_errors", f"{more:,} more things are wrong with this row", "")]
     return None, [_fault(number, *fault) for fault in faults]
 
 
@@ -224,7 +229,7 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
             elif name in IDENTIFIERS and value is not None:
                 identifier(value, pointer)
         except msgspec.ValidationError as exc:
-            yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer)
+            yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer, field.type)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
 
@@ -256,14 +261,11 @@ def _not_a_moment(given: Any, pointer: str) -> Fault:
     return "wrong_type", f"{example}, got {_json_type(given)}", pointer
 
 
-def _reason(exc: msgspec.ValidationError, pointer: str) -> Fault:
-    """What msgspec says of one field."""
-    text = str(exc)
-    if at := _AT.search(text):
-        text = text[: at.start()]
-        pointer += at.group(1).replace("[", "/").replace("]", "").replace(".", "/")
-    wrong_type = text.startswith("Expected `") and ", got `" in text
-    return ("wrong_type" if wrong_type else "invalid_value"), text, pointer
+def _reason(exc: msgspec.ValidationError, pointer: str, type_: Any = None) -> Fault:
+    """What msgspec says of one field; `type_` tells what an enumeration takes."""
+    wrong_type = str(exc).startswith("Expected `") and ", got `" in str(exc)
+    text, within = explained(exc, type_)
+    return ("wrong_type" if wrong_type else "invalid_value"), text, pointer + within
 
 
 def _unstorable(value: Any, pointer: str = "") -> Iterator[Fault]:

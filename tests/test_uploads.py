@@ -68,6 +68,8 @@ def test_chunks_in_any_order_in_parallel_and_again_are_applied_once(pipeline: Pi
     assert pipeline.sql("SELECT count(*) FROM orders WHERE tenant_id = %s", upload.tenant) == [(15,)]
     again = upload.put(3, orders(30))
     assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+    assert upload.request("DELETE", f"/{upload.token}").status_code == 202
+    assert upload.state()["state"] == "completed"  # a cancel that came too late
     assert again.json()["event_ids"] == answers[4].json()["event_ids"]
     pipeline.drained()
 
@@ -210,6 +212,21 @@ def test_an_opening_that_comes_again_says_what_became_of_the_upload(
     again = upload.request("POST", "", json=document, headers=key)
     assert again.headers["idempotent-replayed"] == "true"
     assert again.json() == first | {"state": state}
+
+
+def test_uploads_are_listed_the_newest_first_page_by_page(pipeline: Pipeline) -> None:
+    upload = Upload(pipeline, name="first")
+    for name in ("second", "third"):
+        assert upload.request("POST", "", json={"entity": "orders", "name": name}).status_code == 201
+    pages = eventually(lambda: (all_ := upload.request("GET", "?limit=3").json())["next_before"] is None
+                       and len(all_["data"]) == 3 and all_)  # fmt: skip
+    assert [one["name"] for one in pages["data"]] == ["third", "second", "first"]
+    assert pages["data"][2]["token"] == upload.token
+    page = upload.request("GET", "?limit=2").json()
+    rest = upload.request("GET", f"?limit=2&before={page['next_before']}").json()
+    assert [one["name"] for one in page["data"] + rest["data"]] == ["third", "second", "first"]
+    for wrong in ("limit=0", "limit=x", "before=x", "befor=1"):
+        assert upload.request("GET", f"?{wrong}").json()["code"] == "bad_parameter"
 
 
 def test_opening_under_a_key_opens_one_upload(pipeline: Pipeline) -> None:
