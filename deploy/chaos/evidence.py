@@ -130,7 +130,7 @@ def _log_of(settings: Settings, topic: str) -> Iterator[confluent_kafka.Message]
     """Every committed message of a topic."""
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            **settings.kafka,
             "group.id": "unused",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
