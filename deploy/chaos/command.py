@@ -89,7 +89,7 @@ def _watched(plan: run.Plan, path: Path) -> run.Result:
         task = bar.add_task("chaos", total=plan.seconds, said="")
 
         def step(what: str) -> None:
-            errors.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {what}", highlight=False)
+            errors.print(f"[dim]{time.monotonic() - began:6.1f} s[/dim]  {what}", highlight=False, soft_wrap=True)
 
         def progress(now: run.Progress) -> None:
             asked, unknown = now.asked.get("requests", 0), now.asked.get("unknown attempts", 0)
