@@ -18,7 +18,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from deploy import demo as demo_
-from deploy import operate, tenants
+from deploy import dlq, operate, prices, scrape, tenants, uploads
 from deploy.bench import run as bench_
 from deploy.chaos.command import chaos
 from deploy.doctor import doctor
@@ -42,6 +42,9 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(prices.app, name="prices")
+app.add_typer(uploads.app, name="uploads")
+app.add_typer(dlq.app, name="dlq")
 for command in (generate, ingest, stock, operate.audit, doctor, chaos):
     app.command()(command)
 console = Console()
@@ -87,6 +90,7 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         table.add_row("PostgreSQL", f"see {stack.data_dir / STACK_FILE} (it holds a password)")
         for role, url in stack.metrics_urls.items():
             table.add_row(f"metrics of {role}", url)
+        table.add_row("Prometheus", f"prometheus --config.file {stack.data_dir / scrape.FOLDER / 'prometheus.yml'}")
         table.add_row("logs", str(stack.data_dir / "logs"))
         console.print(table, soft_wrap=True)
         console.print("[green]up[/green]; Ctrl-C stops everything")

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from gateway import activity, admin, console, health, schema_pages, uploads
-from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
+from gateway import activity, admin, console, corrections, health, schema_pages, uploads
+from gateway.examples import CORRECTIONS, CUSTOMERS, ORDERS, PRODUCTS
 from gateway.ingest import Validated
 from gateway.operation import (
     ANY_CODE,
@@ -136,6 +136,18 @@ UPLOADS: Final = {
             "upload_completed",
             "upload_expired",
         ),
+        security=KEYS,
+    ),
+    f"POST {TENANT}/uploads/{{token}}/corrections": Operation(
+        "correct_rows",
+        "Uploads",
+        taken=Taken(
+            f"Lines of …/errors with their rows put right, 10,000 at most. {COMPRESSED}",
+            {NDJSON: Content(Annotated[list[corrections.Correction], _SOME], CORRECTIONS)},
+        ),
+        parameters=("traceparent",),
+        answers={202: Said("Kafka has acknowledged the good ones.", {JSON: Content(corrections.Corrected)})},
+        codes=(*_UPLOAD, *_BODY, *_ROWS, "bad_parameter", "reads_unavailable", "upload_cancelled"),
         security=KEYS,
     ),
     f"GET {TENANT}/uploads/{{token}}/errors": Operation(

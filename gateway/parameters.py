@@ -3,7 +3,7 @@
 from typing import Any, Final, get_args
 
 from gateway import console
-from gateway.filters import ALERTS, FILTERS, FINDINGS
+from gateway.filters import ALERTS, FILTERS, FINDINGS, MAX_SCORE
 from gateway.judged import STATUSES
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
@@ -29,6 +29,7 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "updated_since": _MOMENT,
     "outcome": {"type": "array", "items": {"type": "string", "enum": list(OUTCOMES)}, "minItems": 1},
     "name": {"type": "array", "items": {"type": "string", "enum": list(FINDINGS)}, "minItems": 1},
+    "min_score": {"type": "integer", "minimum": 0, "maximum": MAX_SCORE},
     "price_history.status": {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}, "minItems": 1},
     "price_alerts.status": {"type": "array", "items": {"type": "string", "enum": list(ALERTS)}, "minItems": 1},
 }
@@ -49,6 +50,7 @@ _ONLY: Final = {
     "price_alerts.product_id": "of this product",
     "price_alerts.name": "with one of these findings",
     "price_alerts.status": "with one of these statuses",
+    "price_alerts.min_score": "with a finding of at least this score",
     "price_alerts.from": "of this moment and later",
     "price_alerts.to": "before this moment",
 }

@@ -51,6 +51,7 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("PUT", BASE + "/uploads/{token}/chunks/{n}"): order(1),
     ("POST", BASE + "/uploads/{token}/complete"): b'{"chunks": 1}',
     ("GET", BASE + "/uploads/{token}/errors"): None,
+    ("POST", BASE + "/uploads/{token}/corrections"): b'{"chunk": 1, "line": 1, "row": {}}',
     ("GET", admin.BASE): None,
     ("POST", admin.BASE): b'{"tenant_id": "new"}',
     ("GET", admin.BASE + "/{tenant_id:str}"): None,

@@ -6,7 +6,20 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.bench import figures, gateway, ingest, neighbour, prices, reads, scale, single, sinks, stock, verdicts
+from deploy.bench import (
+    figures,
+    gateway,
+    growth,
+    ingest,
+    neighbour,
+    prices,
+    reads,
+    scale,
+    single,
+    sinks,
+    stock,
+    verdicts,
+)
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Say
 from deploy.stack import Stack
@@ -24,10 +37,11 @@ ALL: Final = MappingProxyType[str, Benchmark](
         "prices": prices.run,
         "verdicts": verdicts.run,
         "stock": stock.run,
+        "growth": growth.run,
         "scale": scale.run,
     }
 )
-LONG: Final = frozenset({"scale"})
+LONG: Final = frozenset({"growth", "scale"})
 """Those that run only when named."""
 
 

@@ -2,13 +2,14 @@
 -- Each is found from the end of ledger's primary key, for a tenant lies on one partition of each topic.
 WITH newest AS (
     SELECT line.* FROM unnest(%(topics)s::text[]) AS source (topic), LATERAL (
-        SELECT applied_at, accepted_at, outcome, rows, applied, superseded, duplicate, conflict, rejected
+        SELECT applied_at, accepted_at, outcome, rows, applied, superseded, duplicate, conflict, rejected, correction
         FROM ledger
         WHERE tenant_id = %(tenant_id)s AND ledger.topic = source.topic AND partition = %(partition)s
         ORDER BY log_offset DESC LIMIT %(lines)s
     ) AS line
 ), recent AS (
-    SELECT *, extract(epoch FROM applied_at - accepted_at) * 1000 AS took
+    -- A correction keeps the time at which its row was accepted first.
+    SELECT *, CASE WHEN correction IS NULL THEN extract(epoch FROM applied_at - accepted_at) * 1000 END AS took
     FROM newest WHERE applied_at > clock_timestamp() - interval '1 minute'
 ), second AS (
     SELECT floor(extract(epoch FROM clock_timestamp() - applied_at))::int AS ago, sum(rows) AS rows
