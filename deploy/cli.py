@@ -21,6 +21,7 @@ from rich.table import Table
 from deploy import credentials, dlq, operate, prices, scrape, tenants, uploads
 from deploy import demo as demo_
 from deploy.bench import run as bench_
+from deploy.chaos.command import chaos
 from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
@@ -45,7 +46,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(dlq.app, name="dlq")
-for command in (generate, ingest, stock, operate.audit, doctor):
+for command in (generate, ingest, stock, operate.audit, doctor, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

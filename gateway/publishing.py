@@ -41,6 +41,7 @@ class Body:
 
     def __init__(self, raw: bytes, *, single: bool = False, one_message: bool = False) -> None:
         """Raises Problem: 400 for a body without rows, 413 for one with too many lines or more than `one_message`."""
+        self._raw, self._single = raw, single
         self.lines = 1 if single else raw.rstrip().count(b"\n") + 1
         if max(raw.count(b"\n"), self.lines) > _MAX_LINES:  # the last line may have no line feed
             raise Problem(413, "too_many_lines", f"a body may have {_MAX_LINES} lines; send smaller chunks")
@@ -51,6 +52,11 @@ class Body:
         if one_message and next(parts, None) is not None:
             raise _not_one_message()
         self.parts = chain([first], parts)
+
+    @property
+    def rows(self) -> int:
+        """Lines that are not empty, good or not."""
+        return sum(1 for _ in parse.lines_of(self._raw, single=self._single))
 
 
 class Publishing:
