@@ -23,6 +23,7 @@ from deploy.bench import run as bench_
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
+from deploy.replay import rebuild, replay
 from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
 from producers import admin
@@ -40,7 +41,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (generate, ingest, stock, operate.audit):
+for command in (generate, ingest, stock, operate.audit, replay, rebuild):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

@@ -27,6 +27,8 @@ GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
+_LOOK_S: Final = 2.0
+"""How often a sink makes sure that the database is still the one that it fills."""
 
 
 class Sink:
@@ -55,16 +57,17 @@ class Sink:
         )
         self._topics = [settings.named(name) for name in TOPICS]
         self._intake = Intake(settings, self._wait_for_registry)
-        self._topic_ids: dict[str, str] = {}
+        self._known: dict[str, offsets.Topic] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
         self._positions: dict[tuple[str, int], int] = {}
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[None] | None = None
+        self._looked = 0.0
 
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
-        self._topic_ids = offsets.topic_ids(self._admin, self._topics)
+        self._know_topics()
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
@@ -78,6 +81,8 @@ class Sink:
                     # Prepared while the batch before is being written.
                     batch = self._intake.prepare(records)
                     self._settle()
+                if self._writing is None and time.monotonic() > self._looked + _LOOK_S:
+                    self._look()
                 if assignment != self._assignment:
                     self._rewind()
                 elif records:
@@ -92,6 +97,24 @@ class Sink:
     def stop(self) -> None:
         """Finish the batch at hand, then return from `run`."""
         self._stopping.set()
+
+    def _know_topics(self) -> None:
+        self._known = offsets.describe(self._admin, self._topics)
+        for pause in backoff():
+            try:
+                offsets.settle_partitions(self._connected(), self._known)
+                break
+            except psycopg.Error as error:
+                self._wait_out(error, pause)
+
+    def _look(self) -> None:
+        """End where an older copy of the database took its place: partitions without new messages would stay behind."""
+        self._looked = time.monotonic()
+        try:
+            offsets.refuse_other_past(self._connected(), self._positions)
+        except psycopg.Error as error:  # away, or not ours to read: the next write waits for it
+            if not faults.is_environment(error):
+                raise
 
     def _settle(self) -> None:
         """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
@@ -142,7 +165,7 @@ class Sink:
         log.info("reading %d partitions", len(partitions))
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id = self._topic_ids[topic]
+        topic_id = self._known[topic].id
         return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
@@ -202,7 +225,7 @@ class Sink:
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
         moves = []
         for at, end in sorted(ends.items()):
-            moves.append(Move(*at, self._topic_ids[at[0]], self._positions[at], end, batch.up_to.get(at)))
+            moves.append(Move(*at, self._known[at[0]].id, self._positions[at], end, batch.up_to.get(at)))
             self._positions[at] = end
         return moves
 

@@ -11,11 +11,11 @@ from producers.client import config
 from producers.registry import backoff, reading
 from schemas import codec, metrics, stock, topics
 from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Unavailable, Undecodable
+from schemas.errors import Rejected, Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
 from sinks import ledger
-from sinks.batch import Batch, Message, prepare
+from sinks.batch import Batch, prepare
 from sinks.policies import InForce
 from sinks.records import tenant_of, type_of
 
@@ -27,10 +27,13 @@ _OUTCOME: Final = "tillstream.outcome.v1"
 class Intake:
     """Reads records, follows the tenants' policies in them, and dead-letters what cannot be read."""
 
-    def __init__(self, settings: Settings, wait: Callable[[float], None]) -> None:
-        """`wait` lets seconds pass while the schema registry is away."""
+    def __init__(self, settings: Settings, wait: Callable[[float], None], *, again: bool = False) -> None:
+        """`wait` lets seconds pass while the schema registry is away.
+
+        What is read `again` has its dead letters already, and leaves no others.
+        """
         self._registry, self._wait = reading(settings), wait
-        self._producer = confluent_kafka.Producer(config(settings))
+        self._producer = None if again else confluent_kafka.Producer(config(settings))
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._levels = settings.named(topics.STOCK_LEVELS)
@@ -61,7 +64,7 @@ class Intake:
         for partition, level in newest.items():
             # Other levels of the message that it came of may be in the next batch: all before that message are there.
             batch.up_to[self._levels, partition] = stock.decode_level(level).changed_at // 1000 - 1
-        if self._producer.flush(30):
+        if self._producer is not None and self._producer.flush(30):
             # Not acknowledged: end without moving the offset, so that it is tried again.
             raise confluent_kafka.KafkaException(
                 confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
@@ -73,8 +76,8 @@ class Intake:
         message = prepare(record.key(), record.value(), record.headers(), at, self.policies.of)
         if message.policies is not None:
             self.policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
-        if message.refused is not None:
-            self._dead_letter(record, message, at)
+        if message.refused is not None and self._producer is not None:
+            self._dead_letter(self._producer, record, message.refused, at)
         batch.messages.append(message)
         batch.up_to[at.topic, at.partition] = message.envelope.src.time_ms
 
@@ -90,14 +93,14 @@ class Intake:
                 metrics.REGISTRY_WAITS.inc()
                 self._wait(pause)
 
-    def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
-        refused = message.refused
-        assert refused is not None
+    def _dead_letter(
+        self, producer: confluent_kafka.Producer, record: confluent_kafka.Message, refused: Rejected, at: Position
+    ) -> None:
         log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
         metrics.DEAD_LETTERED.labels(refused.code).inc()
         why = Undecodable(refused.code, refused.detail)
         headers = dead_letter_headers(record.headers(), why, "sink", at)
-        self._producer.produce(
+        producer.produce(
             self._dead_letters,
             record.value(),
             record.key(),

@@ -1,4 +1,4 @@
-"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, tenants, the offsets."""
+"""Writes a batch in one transaction: the offsets, rows, uploads, policies, stock, prices, ledger, tenants."""
 
 from collections import defaultdict
 from typing import Any
@@ -27,6 +27,9 @@ def connect(database_url: str) -> Db:
 def write(db: Db, batch: Batch, moves: list[Move]) -> None:
     """Apply a batch, or nothing of it. Raises psycopg.Error for the environment's faults, Superseded for a zombie's."""
     with db.transaction():
+        # First: a zombie ends before it works, and who locks these rows holds back all that their partitions would
+        # write (sinks/replay).
+        advance(db, moves)
         fresh = _skip_known(db, batch.messages)
         by_entity: dict[str, list[Message]] = defaultdict(list)
         for message in fresh:
@@ -42,7 +45,6 @@ def write(db: Db, batch: Batch, moves: list[Move]) -> None:
         prices.store(db, batch.judged)
         ledger.write(db, batch, fresh)
         tenants.materialise(db, batch.tenants)
-        advance(db, moves)
 
 
 def _skip_known(db: Db, messages: list[Message]) -> list[Message]:
