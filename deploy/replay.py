@@ -1,12 +1,13 @@
 """`tillstream replay` and `tillstream rebuild`: tables made again from the topics, compared with the live ones."""
 
+import gc
 import json
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich import progress
 
 from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, console, errors, show, table_of
 from deploy.stack import running
@@ -16,7 +17,7 @@ from schemas.settings import Settings
 from sinks.replay import replaying, shadow
 from sinks.replay.differences import KINDS, Sample
 from sinks.replay.log import READ, Bound
-from sinks.replay.replaying import HOLD_S, Plan, Report
+from sinks.replay.plan import HOLD_S, Plan, Progress, Report
 
 _SHOWN: Final = 200
 """Characters shown of a sample."""
@@ -93,13 +94,15 @@ def rebuild(
 
 def _run(settings: Settings, plan: Plan, *, as_json: bool) -> None:
     admin.verify(settings)
+    gc.freeze()  # as in sinks: rows come and go by thousands and hold no cycles
+    gc.set_threshold(50_000, 20, 50)
     with _bar() as bar:
         task = bar.add_task("reading", total=None, speed="")
 
-        def tell(progress: replaying.Progress) -> None:
+        def tell(now: Progress) -> None:
             elapsed = bar.tasks[task].elapsed or 0.0
-            speed = f"{progress.rows / elapsed:,.0f} rows/s" if elapsed else ""
-            bar.update(task, description=progress.step, completed=progress.done, total=progress.total, speed=speed)
+            speed = f"{now.rows / elapsed:,.0f} rows/s" if elapsed else ""
+            bar.update(task, description=now.step, completed=now.done, total=now.total, speed=speed)
 
         report = replaying.replay(settings, plan, tell)
     if as_json:
@@ -123,9 +126,12 @@ def _bound(text: str) -> Bound | None:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn())
-    return Progress(*columns, console=errors, disable=not errors.is_terminal)
+def _bar() -> progress.Progress:
+    columns = (
+        progress.TextColumn("{task.description}"), progress.BarColumn(), progress.TextColumn("{task.fields[speed]}"),
+        progress.TimeRemainingColumn(),
+    )  # fmt: skip
+    return progress.Progress(*columns, console=errors, disable=not errors.is_terminal)
 
 
 def _show(plan: Plan, report: Report) -> None:

@@ -6,7 +6,20 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.bench import figures, gateway, ingest, neighbour, prices, reads, scale, single, sinks, stock, verdicts
+from deploy.bench import (
+    figures,
+    gateway,
+    ingest,
+    neighbour,
+    prices,
+    reads,
+    replay,
+    scale,
+    single,
+    sinks,
+    stock,
+    verdicts,
+)
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Say
 from deploy.stack import Stack
@@ -17,6 +30,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
     {
         "ingest": ingest.run,
         "sinks": sinks.run,
+        "replay": replay.run,
         "gateway": gateway.run,
         "single": single.run,
         "reads": reads.run,

@@ -59,7 +59,7 @@ class Comparison:
         )
         parent = others.get(table.decision.part_of or "")
         query = SQL(
-            "CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT {key}, {kind} AS kind"
+            "CREATE TEMP TABLE {name} ON COMMIT DROP AS SELECT {key}, {kind} AS difference"
             " FROM ({shadow}) AS shadow FULL JOIN ({live}) AS live USING ({key})"
             " WHERE (shadow.tenant_id IS NULL OR live.tenant_id IS NULL OR {differs}){merged}"
         ).format(
@@ -74,7 +74,9 @@ class Comparison:
         self._db.execute(query)
         self._db.execute(SQL("ANALYZE {}").format(_differs(table)))
         found = Difference()
-        for name, count in self._db.execute(SQL("SELECT kind, count(*) FROM {} GROUP BY kind").format(_differs(table))):
+        for name, count in self._db.execute(
+            SQL("SELECT difference, count(*) FROM {} GROUP BY 1").format(_differs(table))
+        ):
             found.counts[name] = count
         return found
 
@@ -84,8 +86,8 @@ class Comparison:
             if not found.counts[kind] or not most:
                 continue
             query = SQL(
-                "SELECT to_jsonb(one) - 'kind', to_jsonb(live), to_jsonb(shadow)"
-                " FROM (SELECT * FROM {differs} WHERE kind = {kind} ORDER BY {key} LIMIT {most}) AS one"
+                "SELECT to_jsonb(one) - 'difference', to_jsonb(live), to_jsonb(shadow)"
+                " FROM (SELECT * FROM {differs} WHERE difference = {kind} ORDER BY {key} LIMIT {most}) AS one"
                 " LEFT JOIN {live} AS live USING ({key}) LEFT JOIN {shadow} AS shadow USING ({key})"
                 " ORDER BY {key}"
             ).format(
@@ -103,14 +105,17 @@ class Comparison:
         for table in tables:
             same = _equal(table, "live", "differs")
             self._db.execute(
-                SQL("DELETE FROM {} AS live USING {} AS differs WHERE {} AND kind <> 'missing'").format(
+                SQL("DELETE FROM {} AS live USING {} AS differs WHERE {} AND differs.difference <> 'missing'").format(
                     Identifier(self._live, table.name), _differs(table), same
                 )
             )
         for table in tables:
             columns = list(table.columns)
             self._db.execute(
-                SQL("INSERT INTO {} ({}) SELECT {} FROM {} AS shadow JOIN {} USING ({}) WHERE kind <> 'extra'").format(
+                SQL(
+                    "INSERT INTO {} ({}) SELECT {} FROM {} AS shadow JOIN {} AS differs USING ({})"
+                    " WHERE differs.difference <> 'extra'"
+                ).format(
                     Identifier(self._live, table.name),
                     _names(columns),
                     SQL(", ").join(Identifier("shadow", name) for name in columns),
@@ -145,11 +150,10 @@ class Comparison:
         """What a merge leaves alone: extra rows, facts that differ, newer rows, and a unique value that another has."""
         if table.decision.part_of:
             return SQL("")
+        merged: Composable = SQL(" AND shadow.tenant_id IS NOT NULL AND (live.tenant_id IS NULL")
         if table.decision.version:
-            replaces = SQL("(live.tenant_id IS NULL OR {})").format(_newer(table, "shadow", "live"))
-        else:
-            replaces = SQL("live.tenant_id IS NULL")
-        merged: Composable = SQL(" AND shadow.tenant_id IS NOT NULL AND ") + replaces
+            merged += SQL(" OR ") + _newer(table, "shadow", "live")
+        merged += SQL(")")
         for unique in table.unique:
             merged += SQL(" AND NOT EXISTS (SELECT FROM {} AS holder WHERE {} AND NOT ({}))").format(
                 Identifier(self._live, table.name),

@@ -149,7 +149,9 @@ class Log:
         left = {at: end for at, end in ends.items() if positions[at] < end}
         if not left:
             return
-        self._consumer.assign([confluent_kafka.TopicPartition(*at, positions[at]) for at in left])
+        wanted = [confluent_kafka.TopicPartition(*at, positions[at]) for at in left]
+        self._consumer.assign(wanted)
+        self._consumer.resume(wanted)  # those that a reading before this one was done with
         chunk, room, heard = Chunk(), Room(_BATCH_ROWS, []), time.monotonic()
         while left:
             for record in self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.1):

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
@@ -16,78 +15,25 @@ from sinks import writer
 from sinks.batch import Batch
 from sinks.intake import Intake
 from sinks.offsets import Move
-from sinks.replay.differences import Comparison, Difference
-from sinks.replay.log import READ, At, Bound, Chunk, Log
+from sinks.replay.differences import Comparison
+from sinks.replay.log import At, Chunk, Log
+from sinks.replay.plan import Plan, Progress, Report
 from sinks.replay.shadow import Shadow
 
 Db = psycopg.Connection[Any]
 
-HOLD_S: Final = 60.0
 _NEAR: Final = 2_000
 """Offsets behind the live tables at which the last transaction may begin."""
 _ROUNDS: Final = 20
 _LOCK_S: Final = 15.0
+"""How long sinks in the middle of a batch are waited for."""
+_STOPPED_S: Final = 5.0
+"""How long a replay that was stopped (SIGSTOP) holds sinks back after its time is up."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What to replay. `tenant` None is everybody; `topics` are names of the catalogue, of `READ`."""
-
-    tenant: str | None
-    topics: tuple[str, ...] = READ
-    since: Bound | None = None
-    until: Bound | None = None
-    merge: bool = False
-    promote: bool = False
-    samples: int = 3
-    hold_s: float = HOLD_S
-    keep: bool = False
-
-    @property
-    def of_a_range(self) -> bool:
-        """Whether it says nothing of rows that it does not mention."""
-        return self.since is not None or self.until is not None
-
-    def check(self) -> None:
-        """Raises Misconfigured for what has no meaning."""
-        if unknown := sorted(set(self.topics) - set(READ)):
-            raise Misconfigured(f"--topics: {', '.join(unknown)}: a replay reads {', '.join(READ)}")
-        if any(isinstance(bound, int) for bound in (self.since, self.until)) and len(self.topics) != 1:
-            raise Misconfigured("an offset is a place in one topic: name it with --topics, or give a time")
-        if self.promote and self.of_a_range and not self.merge:
-            raise Misconfigured(
-                "a range of the log says nothing of the rows that it does not mention, so that it can only be merged"
-                " into the live tables, where newer rows stay: --promote --merge"
-            )
-
-
-@dataclass
-class Progress:
-    """How far a replay is: offsets looked through of those that there are, and rows written to the shadow."""
-
-    done: int = 0
-    total: int = 0
-    rows: int = 0
-    step: str = "reading"
-
-
-@dataclass
-class Report:
-    """What a replay found and did. `held_s` is for how long sinks had to wait; `left_out` are tables and why."""
-
-    merged: bool = False
-    messages: int = 0
-    rows: int = 0
-    reading_s: float = 0.0
-    tables: dict[str, Difference] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    promoted: bool = False
-    held_s: float | None = None
-
-    @property
-    def differing(self) -> int:
-        """Rows that differ."""
-        return sum(found.rows for found in self.tables.values())
+_TOO_LONG: Final = (
+    psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable, psycopg.errors.IdleInTransactionSessionTimeout,
+)  # fmt: skip
 
 
 Tell = Callable[[Progress], None]
@@ -213,17 +159,19 @@ class Replay:
                 if promote:
                     self._db.execute("SET LOCAL synchronous_commit = on")
                     # Whatever happens to this process, sinks go on when the time is up.
-                    bound = str(max(1, round(self._plan.hold_s * 1000)))
-                    for name in ("statement_timeout", "idle_in_transaction_session_timeout"):
-                        self._db.execute("SELECT set_config(%s, %s, true)", [name, bound])
-                    self._db.execute("SELECT set_config('lock_timeout', %s, true)", [str(round(_LOCK_S * 1000))])
+                    for name, bound_s in (
+                        ("statement_timeout", self._plan.hold_s),
+                        ("idle_in_transaction_session_timeout", self._plan.hold_s + _STOPPED_S),
+                        ("lock_timeout", _LOCK_S),
+                    ):
+                        self._db.execute("SELECT set_config(%s, %s, true)", [name, f"{max(1, round(bound_s * 1000))}"])
                 live = self._live(lock=promote)
                 started = time.monotonic()
                 self._deadline = started + self._plan.hold_s
                 yield self._log.ends(self._plan.until, live)
             if promote:
                 self._report.held_s = time.monotonic() - started
-        except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as exc:
+        except _TOO_LONG as exc:
             raise self._too_long() from exc
 
     def _too_long(self) -> Unavailable:
