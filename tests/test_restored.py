@@ -106,8 +106,9 @@ def test_a_topic_that_was_made_again_is_refused(filled: tuple[Pipeline, Merchant
     for role in ("sinks", "streams", "gateway"):
         pipeline.stop(role)
     name = pipeline.settings.named(topics.PRICES_VERDICTS)
-    kafka(pipeline).delete_topics([name])[name].result()
-    eventually(lambda: name not in kafka(pipeline).list_topics().topics)
+    client = kafka(pipeline)
+    client.delete_topics([name])[name].result()
+    eventually(lambda: name not in client.list_topics().topics)
     admin.ensure(pipeline.settings)
     for command in (("sinks",), ("replay", "--tenant", merchant.tenant), ("rebuild",)):
         said = refused(pipeline, *command)
@@ -118,15 +119,16 @@ def test_another_number_of_partitions_is_refused(filled: tuple[Pipeline, Merchan
     pipeline, merchant = filled
     for role in ("sinks", "streams", "gateway"):
         pipeline.stop(role)
+    client = kafka(pipeline)
     growing = [pipeline.settings.named(name) for name, topic in topics.CATALOGUE.items() if not topic.single_partition]
-    for done in kafka(pipeline).create_partitions([NewPartitions(growing[0], 5)]).values():
+    for done in client.create_partitions([NewPartitions(growing[0], 5)]).values():
         done.result()
-    eventually(lambda: len(kafka(pipeline).list_topics().topics[growing[0]].partitions) == 5)
+    eventually(lambda: len(client.list_topics().topics[growing[0]].partitions) == 5)
     for command in (("sinks",), ("replay", "--tenant", merchant.tenant)):
         assert "partitions, not" in refused(pipeline, *command)
-    for done in kafka(pipeline).create_partitions([NewPartitions(name, 5) for name in growing[1:]]).values():
+    for done in client.create_partitions([NewPartitions(name, 5) for name in growing[1:]]).values():
         done.result()
-    eventually(lambda: all(len(kafka(pipeline).list_topics().topics[name].partitions) == 5 for name in growing))
+    eventually(lambda: all(len(client.list_topics().topics[name].partitions) == 5 for name in growing))
     for command in (("sinks",), ("replay", "--tenant", merchant.tenant), ("rebuild",)):
         said = refused(pipeline, *command)
         assert "has 5 partitions, and this database was filled from 4" in said
@@ -142,7 +144,8 @@ def test_a_log_whose_beginning_is_gone_is_refused_unless_told(filled: tuple[Pipe
     pipeline.drained()
     pipeline.stop("sinks")
     gone = confluent_kafka.TopicPartition(name, at, middle)
-    kafka(pipeline).delete_records([gone])[gone].result()
+    client = kafka(pipeline)
+    client.delete_records([gone])[gone].result()
     before = everything(pipeline)
     pipeline.sql("DELETE FROM orders WHERE external_order_id IN ('A-1', 'A-50') RETURNING 1")
     whole = refused(pipeline, "replay", "--tenant", merchant.tenant, "--promote")
