@@ -20,6 +20,7 @@ from rich.table import Table
 from deploy import demo as demo_
 from deploy import operate, tenants
 from deploy.bench import run as bench_
+from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -28,7 +29,7 @@ from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
 from producers import admin
 from producers.generate import Plan
-from schemas.errors import Rejected, TillstreamError, Unavailable
+from schemas.errors import TillstreamError, Unavailable
 from sinks.migrate import migrate as migrate_
 
 app = typer.Typer(
@@ -41,7 +42,7 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (generate, ingest, stock, operate.audit, replay, rebuild):
+for command in (generate, ingest, stock, operate.audit, replay, rebuild, doctor):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)
@@ -54,7 +55,7 @@ def main() -> None:
         app()
     except TillstreamError as exc:
         _fail(str(exc))
-        sys.exit(1 if isinstance(exc, Rejected) else 75 if isinstance(exc, Unavailable) else 2)
+        sys.exit(75 if isinstance(exc, Unavailable) else 2)
     except confluent_kafka.KafkaException as exc:
         _fail(f"Kafka: {exc.args[0].str()}")
         sys.exit(2)

@@ -59,7 +59,7 @@ def ingest(
     [dim]tillstream ingest orders.csv --entity orders --tenant-id acme --api-key ts_...[/dim]
     """
     jobs = _jobs(file, data_dir, tenant_id, entity)
-    settings, stack_url = running(stack_dir)
+    settings, stack_url = running(stack_dir, needed=not gateway_url)
     given = ingest_keys.given(tenant_id, api_key, keys, data_dir)
     with alone(data_dir or jobs[0].path):
         resume = ResumeFile(resume_path(data_dir, file), restart=restart and not dry_run)

@@ -20,6 +20,8 @@ _SHOWN: Final = 10
 """Row errors shown without --verbose."""
 _LINE_S: Final = 10.0
 _BARS_KEPT: Final = 20
+_RARE: Final = ("rejected", "superseded", "duplicate", "refused later")
+"""Columns of the table at the end where there is something to say."""
 
 
 class View:
@@ -128,12 +130,12 @@ class View:
 
 def closing(uploads: Sequence[Upload], seconds: float, *, waited: bool) -> Table:
     """A line an upload, and their sum: rows of all runs, time and speed of this one."""
-    names = ["tenant", "entity", "rows", "accepted", "rejected"]
-    names += ["applied", "superseded", "duplicate"] if waited else []
-    names += ["refused later"] if any(_numbers(upload).get("refused later") for upload in uploads) else []
+    rare = [name for name in _RARE if any(_numbers(upload).get(name) for upload in uploads)]
+    names = ["tenant", "entity", "rows", *(["applied"] if waited else []), *rare]
     table = table_of(*names, "time", "rows/s", "")
     for column in table.columns[2:-1]:
         column.justify = "right"
+        column.no_wrap = True
     for upload in uploads:
         numbers = _numbers(upload)
         cells = [f"{numbers[name]:,}" if name in numbers else "" for name in names[2:]]

@@ -128,7 +128,9 @@ class Stack:
             self._on_step("Apache Kafka (the first start on a machine downloads it)")
             broker = Broker(self.data_dir / "kafka")
             started.append((self._store(broker), broker))
-            self.settings = replace(self.settings, kafka_bootstrap_servers=broker.bootstrap_servers)
+            self.settings = replace(
+                self.settings, kafka_bootstrap_servers=broker.bootstrap_servers, kafka_security_protocol="PLAINTEXT"
+            )
         if not self._external_database:
             self._on_step("PostgreSQL")
             database = Database(self.data_dir / "postgresql")
@@ -199,6 +201,7 @@ class Stack:
                     "gateway_url": self.gateway_url,
                     "bootstrap_servers": self.settings.kafka_bootstrap_servers,
                     "database_url": self.settings.database_url,
+                    "reader_database_url": self.settings.reader_database_url,
                     "admin_token": self.settings.admin_token,
                     "metrics_urls": self.metrics_urls,
                     "pids": {child.name: child.pid for child in self.supervisor.children},
@@ -209,20 +212,42 @@ class Stack:
         unfinished.replace(path)
 
 
-def running(data_dir: Path) -> tuple[Settings, str]:
-    """Settings, and the gateway's URL, of the stack that runs in `data_dir`; the environment goes before it."""
+def running(data_dir: Path, *, needed: bool = True) -> tuple[Settings, str]:
+    """Settings, and the gateway's URL, of the stack that runs in `data_dir`; the environment goes before it.
+
+    Raises Misconfigured where neither names one that is `needed`.
+    """
     settings, path = Settings.from_env(), data_dir / STACK_FILE
     gateway_url = f"http://{settings.gateway_host}:{settings.gateway_port}"
-    if not path.exists():
-        return settings, gateway_url
-    known = json.loads(path.read_text())
+    named = any(os.environ.get(name) for name in ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL"))
+    known = json.loads(path.read_text()) if path.exists() else None
+    if known is None or not any(map(_alive, known["pids"].values())):
+        if named or not needed:
+            return settings, gateway_url
+        where = f"no stack runs in {data_dir}" + (": it was ended without a word" if known else "")
+        raise Misconfigured(
+            f"{where}. Start one (tillstream up --data-dir {data_dir}), say where it is (--stack-dir), or name its"
+            " stores (KAFKA_BOOTSTRAP_SERVERS, DATABASE_URL)"
+        )
     if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
         settings = replace(settings, kafka_bootstrap_servers=known["bootstrap_servers"])
     if not os.environ.get("DATABASE_URL"):
         settings = replace(settings, database_url=known["database_url"])
+    if not settings.reader_database_url:
+        settings = replace(settings, reader_database_url=known["reader_database_url"])
     if not settings.admin_token:
         settings = replace(settings, admin_token=known["admin_token"])
     return settings, known["gateway_url"]
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def create_database(server_url: str, name: str, template: str | None = None) -> str:

@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import signal
 import sys
 from typing import Final
 
@@ -29,6 +30,8 @@ def main() -> None:
     except Misconfigured as exc:
         print(f"tillstream gateway: {exc}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises once more when it has drained
+        signal.signal(number, lambda *_: None)
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
     uvicorn.run(

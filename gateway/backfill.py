@@ -56,7 +56,7 @@ class Backfill:
     def _open(self) -> None:
         self._consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self._live.settings.kafka_bootstrap_servers,
+                **self._live.settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",

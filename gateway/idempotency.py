@@ -11,7 +11,6 @@ from uuid import UUID
 from starlette.requests import Request
 
 from gateway.database import Database, Db
-from gateway.headers import header
 from gateway.parse import FieldError, RowError
 from gateway.problems import Problem
 from gateway.publishing import Answer
@@ -44,8 +43,6 @@ ORDER BY line
 _KEY_BYTES: Final = 18
 _DRAWN: Final = 256
 _unused: list[str] = []
-_ABSENT: Final = "\n"
-"""What no header can hold; an empty key is not the same as none."""
 _MAX_ERRORS: Final = 1_000
 
 
@@ -80,8 +77,11 @@ def was_given(request: Request) -> bool:
 
 
 def _given(request: Request) -> str | None:
-    given = header(request, b"idempotency-key", _ABSENT)
-    return None if given == _ABSENT else given.strip()
+    """Raises Problem 400 for two keys, of which a proxy may have added one: either could be the caller's."""
+    given = [value for name, value in request.scope["headers"] if name == b"idempotency-key"]
+    if len(given) > 1:
+        raise Problem(400, "bad_idempotency_key", f"there are {len(given)} Idempotency-Key headers; send one")
+    return str(given[0], "latin-1").strip() if given else None
 
 
 async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Final, TypedDict
+from typing import Annotated, Any, Final, TypedDict, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -26,6 +26,18 @@ _TURN_S: Final = 0.005
 _NUL_ESCAPE: Final = b"\\u0000"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAX_EXPONENT: Final = 308  # of a double, beyond which few readers follow
+_MAX_ROW_ERRORS: Final = 100
+"""Of one line; a last one counts the others, so that the first answer and a replayed one say the same."""
+_TYPES: Final = re.compile("`([^`]*)`")
+_JSON_TYPES: Final = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "decimal": "a number",
+    "bool": "a boolean",
+    "object": "an object",
+    "array": "an array",
+}
 _AT: Final = re.compile(r" - at `\$(.*)`$")
 
 
@@ -141,6 +153,9 @@ def _explain(entity: Entity, number: int, line: bytes, currency: str, max_line: 
         faults = [_reason(exc, "")]
     except RecursionError:
         faults = [("malformed_json", "nested too deeply", "")]
+    if len(faults) > _MAX_ROW_ERRORS:
+        more = len(faults) - _MAX_ROW_ERRORS + 1
+        faults = [*faults[: _MAX_ROW_ERRORS - 1], ("more_errors", f"{more:,} more things are wrong with this row", "")]
     return None, [_fault(number, *fault) for fault in faults]
 
 
@@ -224,7 +239,7 @@ def _bad_fields(row: type[Struct], raw: dict[str, Any], at: str = "") -> Iterato
             elif name in IDENTIFIERS and value is not None:
                 identifier(value, pointer)
         except msgspec.ValidationError as exc:
-            yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer)
+            yield _not_a_moment(raw[name], pointer) if name in TIMES else _reason(exc, pointer, field.type)
         except Invalid as exc:
             yield exc.code, exc.detail, exc.pointer
 
@@ -256,14 +271,28 @@ def _not_a_moment(given: Any, pointer: str) -> Fault:
     return "wrong_type", f"{example}, got {_json_type(given)}", pointer
 
 
-def _reason(exc: msgspec.ValidationError, pointer: str) -> Fault:
-    """What msgspec says of one field."""
+def _reason(exc: msgspec.ValidationError, pointer: str, type_: Any = None) -> Fault:
+    """What msgspec says of one field, in JSON's words; `type_` tells what an enumeration takes."""
     text = str(exc)
     if at := _AT.search(text):
         text = text[: at.start()]
         pointer += at.group(1).replace("[", "/").replace("]", "").replace(".", "/")
     wrong_type = text.startswith("Expected `") and ", got `" in text
+    if text.startswith("Invalid enum value"):
+        text = f"expected one of {', '.join(_choices(type_))}, got {text.removeprefix('Invalid enum value ')}"
+    elif text.startswith("Expected"):
+        text = "e" + _TYPES.sub(_in_json, text)[1:]
     return ("wrong_type" if wrong_type else "invalid_value"), text, pointer
+
+
+def _in_json(types: re.Match[str]) -> str:
+    return " or ".join(_JSON_TYPES.get(name, name) for name in types[1].split(" | "))
+
+
+def _choices(type_: Any) -> Iterator[str]:
+    """The words of a Literal, wherever it stands in an annotation."""
+    for part in get_args(type_):
+        yield from [part] if isinstance(part, str) else _choices(part)
 
 
 def _unstorable(value: Any, pointer: str = "") -> Iterator[Fault]:

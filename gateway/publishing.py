@@ -25,8 +25,7 @@ MAX_ERRORS: Final = 1_000
 _MAX_LINES: Final = 100_000
 """Lines of a body; a short line costs a hundred times its bytes."""
 _KEPT_OF_ROW: Final = 10_000
-"""Characters kept of a refused row, and _KEPT_ERRORS of what is wrong with it."""
-_KEPT_ERRORS: Final = 20
+"""Characters kept of a refused row."""
 _TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 
 _received: Final = cache(metrics.ROWS_RECEIVED.labels)
@@ -104,7 +103,7 @@ class Publishing:
         good = rows if not (errors and self._all_or_nothing) else []
         self._answer.accepted += len(good)
         if good:
-            errors += self._send_rows(good, first, last)
+            errors = sorted(errors + self._send_rows(good, first, last), key=lambda error: error["line"])
         self._answer.rejected += len(part) - len(rows)
         room = MAX_ERRORS - len(self._answer.errors)
         self._answer.errors += errors[:room]
@@ -203,15 +202,14 @@ async def publish_one(
 
 
 def _rejected_rows(lines: dict[int, bytes], errors: parse.RowErrors) -> list[codec.Record]:
-    """Errors gathered a line, with the line's text, in the lines' order."""
+    """Errors gathered a line, with the line's text, in the errors' order."""
     rejected: dict[int, codec.Record] = {}
-    for error in sorted(errors, key=lambda error: error["line"]):
+    for error in errors:
         line = error["line"]
         if line not in rejected:
             text = lines[line][:_KEPT_OF_ROW].decode(errors="replace").replace("\x00", "�")
             rejected[line] = {"line": line, "row": text, "errors": []}
-        if len(rejected[line]["errors"]) < _KEPT_ERRORS:
-            rejected[line]["errors"].append({name: error[name] for name in ("pointer", "code", "detail")})
+        rejected[line]["errors"].append({name: error[name] for name in ("pointer", "code", "detail")})
     return list(rejected.values())
 
 

@@ -100,7 +100,7 @@ class Tail:
     def _follow(self) -> None:
         consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                **self._settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "latest",

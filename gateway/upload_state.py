@@ -182,10 +182,10 @@ def _missing(whole: set[int], total: int | None) -> list[int]:
 
 
 def _state(token: Token, completed: bool, cancelled: bool, missing: list[int], rows: Rows) -> State:
+    if completed and not missing:  # a cancel that came too late undid nothing
+        return "partially_completed" if rows.rejected or rows.conflict else "completed"
     if cancelled:
         return "cancelled"
-    if completed and not missing:
-        return "partially_completed" if rows.rejected or rows.conflict else "completed"
     if token.expired:
         return "expired"
     return "processing" if completed else "open"

@@ -38,7 +38,10 @@ class Opening(Struct, forbid_unknown_fields=True):
 
     entity: Literal["customers", "products", "orders"]
     name: Annotated[str, Meta(max_length=200, pattern="^[^\\x00]*$")] | None = None  # PostgreSQL holds no NUL
-    chunks: Annotated[int, Meta(ge=1, le=MAX_CHUNKS)] | None = None
+    chunks: (
+        Annotated[int, Meta(ge=1, le=MAX_CHUNKS, description="How many are meant to come; what complete says counts.")]
+        | None
+    ) = None
     expires_in_s: Annotated[int, Meta(ge=1, le=_LONGEST_S)] = _LONGEST_S
 
 

@@ -75,7 +75,7 @@ def _differences(name: str, topic: Topic, count: int, partitions: int, actual: d
 
 
 def _admin(settings: Settings) -> AdminClient:
-    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    return AdminClient({**settings.kafka, "log_level": 0})
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:

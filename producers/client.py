@@ -35,7 +35,7 @@ _REGISTRY_PATIENCE_S: Final = 5.0
 def config(settings: Settings) -> dict[str, object]:
     """librdkafka settings that every producer of ours shares."""
     return {
-        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        **settings.kafka,
         "client.id": "tillstream",
         "acks": "all",
         "enable.idempotence": True,

@@ -30,6 +30,8 @@ _MONEY: Final = {"price", "total_amount"}
 _DECIMAL_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]{1,2}")
 _NESTED: Final = {"items", "attributes"}
 _WHOLE: Final = {"quantity", "expected_quantity"}
+_SEPARATOR: Final = re.compile(rb'"?sep=(.)"?[;,\t]*\r?\n', re.IGNORECASE)
+"""A first line that tells Excel the delimiter."""
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
@@ -40,11 +42,14 @@ class Csv:
         self.path = path
         self.encoding = _encoding(path)
         with path.open("rb") as file:
-            first = file.readline(_BLOCK).removeprefix(BOM)
-            self.delimiter = _delimiter(first.decode(self.encoding, "replace"))
-            file.seek(0)
+            begin, first = 0, file.readline(_BLOCK)
+            if said := _SEPARATOR.fullmatch(first.removeprefix(BOM)):
+                begin, self.delimiter = len(first), said[1].decode("latin-1")
+            else:
+                self.delimiter = _delimiter(first.removeprefix(BOM).decode(self.encoding, "replace"))
+            file.seek(begin)
             size, lines, cells = next(self._parsed(file), (0, 1, []))
-        self.start = Place(0, size, lines + 1)
+        self.start = Place(0, begin + size, lines + 1 + bool(begin))
         self.columns = _columns(path, cells, entity)
 
     def chunks(self, limits: Limits, after: Place) -> Iterator[Chunk]:
@@ -135,8 +140,14 @@ def _delimiter(header: str) -> str:
     return max(",;\t", key=outside.count)
 
 
+def _folded(name: str) -> str:
+    """A field's name as people write it into a header: `Customer ID`."""
+    return re.sub(r"[\s-]+", "_", name.strip()).lower()
+
+
 def _columns(path: Path, cells: list[str], entity: Entity) -> list[str]:
-    columns = [name.strip() for name in cells]
+    fields = {field.name for field in msgspec.structs.fields(entity.row)}
+    columns = [folded if (folded := _folded(name)) in fields else name.strip() for name in cells]
     if twice := {name for name in columns if name and columns.count(name) > 1}:
         raise Rejected("bad_header", f"{path} has the column {', '.join(sorted(twice))} twice")
     needed = [field.name for field in msgspec.structs.fields(entity.row) if field.required]

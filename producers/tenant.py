@@ -134,7 +134,7 @@ def _check_prices(policy: PricePolicy) -> None:
 
 def _known_currency(code: str) -> None:
     if code not in CURRENCIES:
-        raise Rejected("bad_currency", f"a currency is an ISO 4217 code such as EUR, not {code!r}")
+        raise Rejected("bad_currency", f"a currency is the ISO 4217 code of one in use, such as EUR, not {code!r}")
 
 
 def merged(tenant: Tenant, given: Mapping[str, Any]) -> Tenant:

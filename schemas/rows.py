@@ -15,14 +15,16 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from schemas.codec import Record, row_writer
 from schemas.values import EPOCH, amount, currency_code, identifier, micros
 
+_INSIDE: Final = r"[^\u0000-\u001f\u007f]"
+_SEEN: Final = r"[^\s\u0000-\u001f\u007f\ufeff]"
 # Its ends are looked at in `identifier`, the currency in `currency_code`: a pattern costs msgspec half a row.
 Identifier = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=100,
-        description="The merchant's own string, without whitespace at its ends.",
-        extra_json_schema={"pattern": r"^\S([\s\S]*\S)?$"},
+        description="The merchant's own string, without whitespace at its ends, and without control characters.",
+        extra_json_schema={"pattern": rf"^{_SEEN}({_INSIDE}*{_SEEN})?$"},
     ),
 ]
 Text = Annotated[str, Meta(max_length=500)]

@@ -16,6 +16,7 @@ from schemas.errors import Rejected
 MAX_CENTS: Final = 10**12 - 1
 IDENTIFIERS: Final = ("customer_id", "event_id", "external_order_id", "product_id", "sku")
 _AMOUNT: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY: Final = 0
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -56,9 +57,16 @@ def amount_of(given: str | Decimal, pointer: str = "") -> Decimal:
 
 
 def identifier(text: str, pointer: str = "") -> str:
-    """The id. Raises Invalid for whitespace at its ends, which nobody sees and another export has not."""
-    if text != text.strip():
+    """The id. Raises Invalid for what nobody sees and another export has not.
+
+    That is whitespace or a byte order mark at its ends, and control characters, with which no path could name it.
+    """
+    if text.isprintable() and text == text.strip():  # as nearly all are
+        return text
+    if text != text.strip("\ufeff").strip():
         raise Invalid("invalid_value", pointer, f"expected an id without whitespace at its ends, got {text!r}")
+    if _CONTROL.search(text):
+        raise Invalid("invalid_value", pointer, f"expected an id without control characters, got {text!r}")
     return text
 
 

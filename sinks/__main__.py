@@ -1,6 +1,7 @@
 """Runs a sink until SIGTERM: `python -m sinks`, or `tillstream sinks`."""
 
 import argparse
+import contextlib
 import gc
 import logging
 import signal
@@ -12,7 +13,7 @@ from producers import admin
 from schemas import metrics
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
-from sinks.consumer import Sink
+from sinks.consumer import Sink, Stopped
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -32,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
             signal.signal(number, lambda *_: sink.stop())
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
-        sink.run()
+        with contextlib.suppress(Stopped):
+            sink.run()
     except Misconfigured as exc:
         logging.getLogger("sinks").critical("%s", exc)
         sys.exit(2)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, Final
 
 import confluent_kafka
@@ -13,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 
 from producers.registry import backoff
 from schemas import metrics, topics
-from schemas.errors import Misconfigured, Unavailable
+from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
@@ -29,6 +30,11 @@ _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
 _LOOK_S: Final = 2.0
 """How often a sink makes sure that the database is still the one that it fills."""
+_ASKED_AGAIN: Final = 5
+
+
+class Stopped(TillstreamError):
+    """`stop` was called while a write waited for what is away."""
 
 
 class Sink:
@@ -39,10 +45,10 @@ class Sink:
         self._accept_gap = accept_gap
         self._db: writer.Db | None = None
         self._stopping = threading.Event()
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
+        self._admin = AdminClient({**settings.kafka, "log_level": 3})
         self._consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka,
                 "group.id": self._group(),
                 "client.id": "tillstream-sink",
                 "enable.auto.commit": False,
@@ -66,7 +72,7 @@ class Sink:
         self._looked = 0.0
 
     def run(self) -> None:
-        """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
+        """Until `stop`. Raises Misconfigured and Superseded, where the supervisor restarts; Stopped."""
         self._know_topics()
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
@@ -131,7 +137,7 @@ class Sink:
     def _wait_for_registry(self, seconds: float) -> None:
         self._stay()
         if self._stopping.wait(seconds):
-            raise Unavailable("told to stop while the schema registry was away")
+            raise Stopped("told to stop while the schema registry was away; nothing of the batch at hand is committed")
 
     def _finish(self) -> None:
         """Wait for the write under way, without polling; raises what it raised."""
@@ -150,7 +156,7 @@ class Sink:
         """Start where PostgreSQL says, whatever the group remembers."""
         self._finish()
         self._assignment += 1
-        logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
+        logs = {(p.topic, p.partition): self._log_range(consumer, p) for p in partitions}
         for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
@@ -163,6 +169,17 @@ class Sink:
         consumer.assign(partitions)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
+
+    def _log_range(self, consumer: Any, partition: confluent_kafka.TopicPartition) -> tuple[int, int]:
+        """First and end offset. The leader of a partition that is new, or moves, is found by asking again."""
+        for pause in islice(backoff(), _ASKED_AGAIN):
+            try:
+                low_high: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=30)
+                return low_high
+            except confluent_kafka.KafkaException as error:
+                log.warning("Kafka: %s; waiting %.1f s", error.args[0].str(), pause)
+                self._stopping.wait(pause)
+        raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
         topic_id = self._known[topic].id
@@ -251,4 +268,4 @@ class Sink:
         log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, seconds)
         metrics.SINK_WAITS.inc()
         if self._stopping.wait(seconds):
-            raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
+            raise Stopped("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")

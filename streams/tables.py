@@ -140,7 +140,7 @@ class Store(memory.Store):
         started = time.perf_counter()
         consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self.app.settings.kafka_bootstrap_servers,
+                **self.app.settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

@@ -80,9 +80,23 @@ def test_a_file_from_excel_is_ingested_and_audited(pipeline: Pipeline, tmp_path:
 )
 def test_a_wrong_argument_gets_a_sentence(pipeline: Pipeline, arguments: list[str], says: str) -> None:
     done = pipeline.cli(*arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert says in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["audit"], ["tenants", "list"], ["ingest", "--data-dir", "."]])
+def test_where_no_stack_runs_it_is_said_at_once(tmp_path: Path, arguments: list[str]) -> None:
+    done = subprocess.run(
+        [*TILLSTREAM, *arguments, "--stack-dir", "nowhere"],
+        env=ALONE | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert done.returncode == 2
+    assert "tillstream up --data-dir nowhere" in done.stderr or arguments[0] == "ingest"
 
 
 @pytest.mark.parametrize("role", ["streams", "sinks", "gateway"])
@@ -166,5 +180,5 @@ def test_a_benchmark_prints_its_figures_beside_their_limit_and_target() -> None:
     assert "limit" in done.stdout
     assert "met" in done.stdout
     unknown = subprocess.run([*TILLSTREAM, "bench", "--only", "luck"], env=ALONE, capture_output=True, text=True)
-    assert unknown.returncode == 1
+    assert unknown.returncode == 2
     assert "--only takes ingest" in " ".join(unknown.stderr.split())

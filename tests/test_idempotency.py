@@ -31,9 +31,12 @@ def applied(pipeline: Pipeline, tenant: str) -> list[tuple[Any, ...]]:
 
 def test_a_finished_request_gets_its_first_answer_again(pipeline: Pipeline) -> None:
     tenant, key = pipeline.tenant()
-    body = orders(1500) + b'{"external_order_id": 7}\nnonsense\n'
+    many_wrong = json.dumps({"items": [{"quantity": 0}] * 60}).encode()
+    body = orders(1500) + b'{"external_order_id": 7}\nnonsense\n' + many_wrong
     first = pipeline.post(tenant, key, "orders", body, Idempotency_Key="k-1")
-    assert (first.status_code, first.json()["accepted"], first.json()["rejected"]) == (202, 1500, 2)
+    assert (first.status_code, first.json()["accepted"], first.json()["rejected"]) == (202, 1500, 3)
+    last = [error for error in first.json()["errors"] if error["line"] == 1503]
+    assert (len(last), last[-1]["code"]) == (100, "more_errors")
     assert "idempotent-replayed" not in first.headers
     pipeline.drained()
     again = pipeline.post(tenant, key, "orders", body, Idempotency_Key='"k-1"')

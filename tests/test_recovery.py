@@ -26,6 +26,18 @@ def raising(seen, key, envelope):
 dedup.decide_part = raising
 """
 
+RAISE_IN_A_WRITE = """
+import pathlib
+from sinks import writer
+write, flag = writer.write, pathlib.Path({flag!r})
+def raising(*given):
+    if flag.exists():
+        flag.unlink()
+        raise ZeroDivisionError("injected")
+    return write(*given)
+writer.write = raising
+"""
+
 
 def thirteen(first: int) -> bytes:
     """The body whose step the injected fault hits: it has 13 rows."""
@@ -36,7 +48,7 @@ def log_of(pipeline: Pipeline, topic: str) -> list[confluent_kafka.Message]:
     """Every committed message of a topic."""
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": pipeline.settings.kafka_bootstrap_servers,
+            **pipeline.settings.kafka,
             "group.id": "test",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
@@ -74,6 +86,21 @@ def test_an_exception_in_a_step_ends_the_process_and_the_event_is_applied_after_
     assert own_pipeline.children["streams"].restarts == 1
     assert "ZeroDivisionError: injected" in own_pipeline.log("streams")
     assert len(log_of(own_pipeline, "ingestion.unique")) == 3
+
+
+def test_a_sink_whose_last_write_failed_does_not_wait_for_another_message(
+    own_pipeline: Pipeline, tmp_path: Path
+) -> None:
+    flag = tmp_path / "flag"
+    own_pipeline.start("sinks", patch=RAISE_IN_A_WRITE.format(flag=str(flag)))
+    own_pipeline.start("streams", "gateway")
+    tenant, key = own_pipeline.tenant()
+    own_pipeline.drained()
+    flag.touch()
+    own_pipeline.post(tenant, key, "orders", order(1))
+    assert own_pipeline.drained().tenants[tenant].outcomes["applied"] == 1
+    assert own_pipeline.children["sinks"].restarts == 1
+    assert "ZeroDivisionError: injected" in own_pipeline.log("sinks")
 
 
 def test_the_third_crash_at_one_offset_dead_letters_that_message_alone(own_pipeline: Pipeline, tmp_path: Path) -> None:

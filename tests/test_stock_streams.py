@@ -51,7 +51,7 @@ def _rewind(pipeline: Pipeline) -> None:
     settings, stock_topic = pipeline.settings, pipeline.settings.named(topics.STOCK)
     start = [confluent_kafka.TopicPartition(stock_topic, n, 0) for n in range(settings.partitions)]
     group = confluent_kafka.ConsumerGroupTopicPartitions(settings.named("tillstream-streams"), start)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    admin = AdminClient({**settings.kafka})
 
     def moved() -> bool:  # a static member that left stays in the group until its session ends
         [future] = admin.alter_consumer_group_offsets([group]).values()

@@ -120,6 +120,13 @@ def test_an_empty_idempotency_key_is_refused_since_it_protects_nothing(shop: Sho
     problem(answer, 400, "bad_idempotency_key")
 
 
+def test_of_two_idempotency_keys_neither_is_guessed_at(shop: Shop) -> None:
+    url = f"/api/v1/tenants/{shop.tenant}/ingest/orders"
+    headers = [("X-API-Key", shop.key), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+    said = problem(shop.pipeline.http.post(url, content=shop.order(), headers=headers), 400, "bad_idempotency_key")
+    assert "send one" in said["detail"]
+
+
 def raw(pipeline: Pipeline, request: bytes) -> tuple[int, bytes, bytes]:
     """Status, headers and body of the answer to bytes."""
     settings = pipeline.settings

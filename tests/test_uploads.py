@@ -68,6 +68,8 @@ def test_chunks_in_any_order_in_parallel_and_again_are_applied_once(pipeline: Pi
     assert pipeline.sql("SELECT count(*) FROM orders WHERE tenant_id = %s", upload.tenant) == [(15,)]
     again = upload.put(3, orders(30))
     assert (again.status_code, again.headers["idempotent-replayed"]) == (202, "true")
+    assert upload.request("DELETE", f"/{upload.token}").status_code == 202
+    assert upload.state()["state"] == "completed"  # a cancel that came too late
     assert again.json()["event_ids"] == answers[4].json()["event_ids"]
     pipeline.drained()
 

@@ -50,7 +50,7 @@ class Installation:
 
     def __exit__(self, *exc: object) -> None:
         self.stop(*list(self._children))
-        kafka = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap_servers, "log_level": 0})
+        kafka = AdminClient({**self.settings.kafka, "log_level": 0})
         names = [name for name in kafka.list_topics(timeout=30).topics if name.startswith(self.settings.prefix)]
         for deleted in kafka.delete_topics(names).values():
             deleted.result()

@@ -58,7 +58,7 @@ def pace(settings: Settings, count: int) -> float:
     """
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            **settings.kafka,
             "group.id": "unused",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
@@ -84,9 +84,7 @@ def pace(settings: Settings, count: int) -> float:
 
 def records(settings: Settings, topic: str) -> int:
     """Records of a topic, transaction markers included."""
-    consumer = confluent_kafka.Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
-    )
+    consumer = confluent_kafka.Consumer({**settings.kafka, "group.id": "unused", "enable.auto.commit": False})
     name = settings.named(topic)
     ranges = (
         consumer.get_watermark_offsets(confluent_kafka.TopicPartition(name, n), timeout=10)

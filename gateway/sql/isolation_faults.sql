@@ -12,7 +12,10 @@ WITH role AS (
                      WHERE option_name = 'security_invoker'), false) AS invoker,
            EXISTS (SELECT FROM pg_attribute
                    WHERE attrelid = c.oid AND attname = 'tenant_id' AND NOT attisdropped) AS of_tenants,
-           EXISTS (SELECT FROM role WHERE has_any_column_privilege(role.oid, c.oid, 'SELECT')) AS readable,
+           -- The writer's membership is a fault of its own (rule 1), and to revoke its grants would stop the sinks.
+           (SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolname) FROM role
+            WHERE has_any_column_privilege(role.oid, c.oid, 'SELECT')
+              AND rolname <> 'tillstream_writer') AS readers,
            EXISTS (SELECT FROM role WHERE has_any_column_privilege(role.oid, c.oid, 'INSERT, UPDATE, REFERENCES')
                        OR has_table_privilege(role.oid, c.oid, 'DELETE, TRUNCATE, TRIGGER')) AS writable,
            (SELECT min(rolname) FROM role WHERE role.oid = c.relowner) AS owner
@@ -30,6 +33,7 @@ FROM role, LATERAL (VALUES
     (rolbypassrls, 'has BYPASSRLS'),
     (rolcreaterole, 'may make roles (CREATEROLE)'),
     (rolreplication, 'may copy the whole server (REPLICATION)'),
+    (rolname = 'tillstream_writer', 'writes for every tenant'),
     (rolname IN ('pg_read_server_files', 'pg_write_server_files', 'pg_execute_server_program'),
      'reaches the files of the server')) AS attribute (has, what)
 WHERE has
@@ -40,8 +44,8 @@ SELECT 2, format('role %I owns %s, and policies do not bind owners', owner, name
 FROM relation WHERE owner IS NOT NULL
 UNION ALL
 SELECT 3, format('partition %s can be read directly, where its parent''s policy does not hold', name),
-       format('REVOKE ALL ON %s FROM tillstream_reader', name)
-FROM relation WHERE relispartition AND readable
+       format('REVOKE ALL ON %s FROM %s', name, readers)
+FROM relation WHERE relispartition AND readers IS NOT NULL
 UNION ALL
 SELECT 4, format('%s can be written', name),
        format('REVOKE INSERT, UPDATE, DELETE, TRUNCATE, TRIGGER, REFERENCES ON %s FROM tillstream_reader', name)
@@ -72,9 +76,9 @@ SELECT 7, format('%s can be read and goes around row-level security: it is %s', 
            WHEN relkind = 'f' THEN 'a foreign table'
            ELSE 'a table without tenant_id' END),
        CASE WHEN relkind = 'v' THEN format('ALTER VIEW %s SET (security_invoker = true)', name)
-            ELSE format('REVOKE ALL ON %s FROM tillstream_reader', name) END
+            ELSE format('REVOKE ALL ON %s FROM %s', name, readers) END
 FROM relation
-WHERE readable AND NOT relispartition AND CASE
+WHERE readers IS NOT NULL AND NOT relispartition AND CASE
     WHEN relkind = 'v' THEN NOT invoker
     WHEN relkind IN ('r', 'p') THEN NOT of_tenants AND relname <> 'sink_offsets'
     ELSE true END

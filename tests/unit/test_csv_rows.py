@@ -45,6 +45,16 @@ def test_tabs_and_commas(tmp_path: Path) -> None:
         ]
 
 
+def test_excels_own_first_line_and_headers_for_people(tmp_path: Path) -> None:
+    csv = source(tmp_path, b"\xef\xbb\xbfsep=;\r\nProduct ID;NAME;Price;Lager, Ort\r\nP-1;Tea;12,50;x\r\nP-2;y\r\n")
+    assert rows(csv) == [
+        {"product_id": "P-1", "name": "Tea", "price": "12.50", "Lager, Ort": "x"},
+        {"product_id": "P-2", "name": "y"},
+    ]
+    [chunk] = csv.chunks(Limits(), csv.start)
+    assert [csv.line_of(chunk, nth) for nth in (1, 2)] == [3, 4]
+
+
 def test_line_numbers_are_the_files_even_after_cells_with_line_ends(tmp_path: Path) -> None:
     csv = source(tmp_path, b'product_id,name,price\n"P\n1",x,1\n\nP2,y,2\nP3,z,3\n')
     [chunk] = csv.chunks(Limits(), csv.start)

@@ -126,7 +126,7 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, mark: s
         (b"tenant_id,requests_per_minute\na,99999999999999\n", "line 2: requests_per_minute takes 0"),
         (b"tenant_id,order_totals\na,maybe\n", "line 2: order_totals takes exact, at_least, any"),
         (b"tenant_id,oversell\na,perhaps\n", "line 2: oversell takes yes or no, not 'perhaps'"),
-        (b"tenant_id,currencies\na,EUR|EURO\n", "line 2: a currency is an ISO 4217 code such as EUR, not 'EURO'"),
+        (b"tenant_id,currencies\na,EUR|EURO\n", "line 2: a currency is the ISO 4217 code of one in use, such as EUR,"),
         (b"tenant_id\n" + b"-\n" * 12, "and 2 more"),
     ],
     ids=repr,
