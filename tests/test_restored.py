@@ -98,7 +98,7 @@ def refused(pipeline: Pipeline, *command: str) -> str:
 
 
 def kafka(pipeline: Pipeline) -> AdminClient:
-    return AdminClient({"bootstrap.servers": pipeline.settings.kafka_bootstrap_servers})
+    return AdminClient(pipeline.settings.kafka)
 
 
 def test_a_topic_that_was_made_again_is_refused(filled: tuple[Pipeline, Merchant]) -> None:

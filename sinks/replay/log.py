@@ -57,7 +57,7 @@ class Log:
         self._key = None if tenant is None else topics.partition_key(tenant)
         self._level_prefix = topics.level_key(self._key or b"", "")
         self._levels, self._messages = settings.named(topics.STOCK_LEVELS), settings.named(topics.INGESTION_UNIQUE)
-        admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+        admin = AdminClient({**settings.kafka, "log_level": 0})
         try:
             self.topics = offsets.describe(admin, [settings.named(name) for name in names])
         except confluent_kafka.KafkaException as exc:
@@ -72,7 +72,7 @@ class Log:
         )
         self._consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka,
                 "group.id": "unused",
                 "client.id": "tillstream-replay",
                 "enable.auto.commit": False,
