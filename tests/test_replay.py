@@ -265,6 +265,13 @@ def test_an_offset_needs_its_topic_and_tables_that_others_fill_too_are_left_out(
     assert differing(replay(mall, shop.tenant, *only)[1]) == {("orders", "missing"): 1}
     assert differing(replay(mall, shop.tenant, *only, "--promote", "--merge")[1]) == {("orders", "missing"): 1}
     assert replay(mall, shop.tenant)[0] == 0
+    shop.post("stock-events", {"product_id": "P", "kind": "received", "quantity": 1})
+    mall.drained()
+    mall.sql("DELETE FROM stock_movements WHERE tenant_id = %s RETURNING 1", shop.tenant)
+    name = mall.settings.named(topics.OUTCOMES)
+    [(end,)] = mall.sql("SELECT next_offset FROM sink_offsets WHERE topic = %s AND partition = %s", name, at)
+    only = ("--topics", "outcomes", "--from", str(end - 1), "--to", str(end))
+    assert differing(replay(mall, shop.tenant, *only)[1]) == {("stock_movements", "missing"): 1}
 
 
 def test_one_replay_of_a_tenant_at_a_time_and_a_killed_one_leaves_nothing_for_long(mall: Pipeline) -> None:

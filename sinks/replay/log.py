@@ -53,7 +53,10 @@ class Chunk:
 class Log:
     """The partitions of some topics in which a tenant, or everybody, has records. Use as `with Log(...) as log:`."""
 
-    def __init__(self, settings: Settings, tenant: str | None, names: tuple[str, ...] = READ) -> None:
+    def __init__(
+        self, settings: Settings, tenant: str | None, names: tuple[str, ...] = READ, *, scattered: bool = True
+    ) -> None:
+        """Without `scattered` only the tenant's own partitions count, as where an offset is to mean one place."""
         self._key = None if tenant is None else topics.partition_key(tenant)
         self._level_prefix = topics.level_key(self._key or b"", "")
         self._levels, self._messages = settings.named(topics.STOCK_LEVELS), settings.named(topics.INGESTION_UNIQUE)
@@ -63,12 +66,12 @@ class Log:
         except confluent_kafka.KafkaException as exc:
             raise Misconfigured(f"Kafka: {exc.args[0].str()}. Run: tillstream topics ensure") from exc
         # What a stranger put on another partition than its key's has an outcome on that partition.
-        scattered = settings.named(topics.OUTCOMES)
+        everywhere = settings.named(topics.OUTCOMES) if scattered else None
         self.parts: list[At] = sorted(
             (name, partition)
             for name, topic in self.topics.items()
             for partition in range(topic.partitions)
-            if self._key is None or name == scattered or partition == topics.partition_of(self._key, topic.partitions)
+            if self._key is None or name == everywhere or partition == topics.partition_of(self._key, topic.partitions)
         )
         self._consumer = confluent_kafka.Consumer(
             {

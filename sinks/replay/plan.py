@@ -29,11 +29,16 @@ class Plan:
         """Whether it says nothing of rows that it does not mention."""
         return self.since is not None or self.until is not None
 
+    @property
+    def by_offset(self) -> bool:
+        """Whether a bound is a place in one partition."""
+        return any(isinstance(bound, int) for bound in (self.since, self.until))
+
     def check(self) -> None:
         """Raises Misconfigured for what has no meaning."""
         if unknown := sorted(set(self.topics) - set(READ)):
             raise Misconfigured(f"--topics: {', '.join(unknown)}: a replay reads {', '.join(READ)}")
-        if any(isinstance(bound, int) for bound in (self.since, self.until)) and len(self.topics) != 1:
+        if self.by_offset and len(self.topics) != 1:
             raise Misconfigured("an offset is a place in one topic: name it with --topics, or give a time")
         if self.promote and self.of_a_range and not self.merge:
             raise Misconfigured(

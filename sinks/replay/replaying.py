@@ -47,10 +47,10 @@ def replay(settings: Settings, plan: Plan, tell: Tell = lambda _: None) -> Repor
     """
     plan.check()
     with (
-        Log(settings, plan.tenant, plan.topics) as log,
-        Shadow(settings.database_url, plan.tenant, keep=plan.keep) as s,
+        Log(settings, plan.tenant, plan.topics, scattered=not plan.by_offset) as log,
+        Shadow(settings.database_url, plan.tenant, keep=plan.keep) as shadow,
     ):
-        return Replay(settings, plan, log, s, tell).run()
+        return Replay(settings, plan, log, shadow, tell).run()
 
 
 class Replay:
