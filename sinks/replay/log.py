@@ -27,9 +27,9 @@ Bound = datetime | int
 READ: Final = (
     topics.INGESTION_UNIQUE, topics.OUTCOMES, topics.PRICES_VERDICTS, topics.STOCK_LEVELS, topics.TENANTS,
 )  # fmt: skip
-_BATCH_ROWS: Final = 30_000
+_BATCH_ROWS: Final = 10_000
 _SCANNED_AT_ONCE: Final = 20_000
-_MESSAGES_AT_ONCE: Final = 500
+_MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 30.0
 _LOCKED: Final = """
 SELECT topic, partition, topic_id, next_offset FROM {}
@@ -157,7 +157,7 @@ class Log:
         self._consumer.resume(wanted)  # those that a reading before this one was done with
         chunk, room, heard = Chunk(), Room(_BATCH_ROWS, []), time.monotonic()
         while left:
-            for record in self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.1):
+            for record in self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.005):
                 at = (record.topic(), record.partition())
                 offset = self._next(record)
                 if offset is None or at not in left:
