@@ -18,7 +18,7 @@ from typing import IO, Final, Self
 import httpx
 import psycopg
 
-from deploy import credentials
+from deploy import credentials, scrape
 from deploy.broker import HOST, Broker, free_port
 from deploy.database import Database
 from deploy.supervisor import Child, Supervisor
@@ -209,6 +209,8 @@ class Stack:
                 indent=2,
             )
         )
+        if self._roles:
+            scrape.write(self.data_dir, self.metrics_urls)
         unfinished.replace(path)
 
 

@@ -12,7 +12,7 @@ from gateway import isolation
 from gateway.app import create_app
 from gateway.protocol import BoundedHeaders
 from producers import admin
-from schemas import metrics
+from schemas import logs, metrics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -22,8 +22,8 @@ _MIN_SECRET: Final = 32
 def main() -> None:
     """Verify the topics and prove that tenants are isolated, then serve. Exits 2 where something must be mended."""
     settings = Settings.from_env()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    metrics.BUILD.info({"role": "gateway"})
+    logs.setup(settings)
+    metrics.of_role("gateway")
     try:
         app = create_app(settings)
         _check(settings)

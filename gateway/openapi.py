@@ -53,6 +53,7 @@ _TAGS: Final = {
     "Reads": "What is stored, a page at a time or all of it, and what became of an event.",
     "Admin": "Tenants, their keys, limits and policies; for who has the admin token.",
     "Health": "For orchestrators and Prometheus.",
+    "Console": "A page for people.",
     "Schema": "This document.",
 }
 _SECURITY: Final = {

@@ -1,9 +1,10 @@
 """Makes the topics of the catalogue, and refuses to go on with a missing or different one."""
 
 import time
+from dataclasses import dataclass
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas.errors import Misconfigured, Unavailable
@@ -76,6 +77,26 @@ def _differences(name: str, topic: Topic, count: int, partitions: int, actual: d
 
 def _admin(settings: Settings) -> AdminClient:
     return AdminClient({**settings.kafka, "log_level": 0})
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A topic as Kafka has it: its UUID, which changes when it is deleted and made again, and its partition count."""
+
+    id: str
+    partitions: int
+
+
+def describe(admin: AdminClient, topics: list[str]) -> dict[str, Described]:
+    """Each topic as Kafka has it. Raises KafkaException."""
+    described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
+    found = {name: future.result() for name, future in described.items()}
+    return {name: Described(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
+
+
+def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
+    """Kafka's UUID of each topic. Raises KafkaException."""
+    return {name: topic.id for name, topic in describe(admin, topics).items()}
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:

@@ -11,6 +11,7 @@ _WORDS: Final = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False, "no": False, "off": False, "0": False
 }  # fmt: skip
 _UNPREFIXED: Final = {"database_url", "schema_registry_url"}
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
@@ -80,8 +81,13 @@ class Settings:
     """PostgreSQL as gateways read it: a login whose only role is tillstream_reader. Without it there are no reads."""
     rate_limit_url: str = field(default="memory://", repr=False)
     """Where request counts are kept: in each gateway, or in a redis:// or valkey:// that they share."""
+    dead_letter_limit: float = 0.01
+    """The share of messages above which streams and sinks stop instead of dead-lettering, the worst tenant left out; 1
+    for none."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+    log_format: str = "text"
+    """text, or json: an object a line."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
@@ -111,8 +117,13 @@ class Settings:
         return said
 
     def __post_init__(self) -> None:
-        """Raises Misconfigured for words that no Kafka client knows, and for SASL without a name."""
-        for name, words in (("kafka_security_protocol", _PROTOCOLS), ("kafka_sasl_mechanism", _MECHANISMS)):
+        """Raises Misconfigured for words that nobody knows, and for SASL without a name."""
+        for name, words in (
+            ("kafka_security_protocol", _PROTOCOLS),
+            ("kafka_sasl_mechanism", _MECHANISMS),
+            ("log_level", _LEVELS),
+            ("log_format", ("text", "json")),
+        ):
             if (given := getattr(self, name)) not in words:
                 raise Misconfigured(f"{variable(name)} takes {', '.join(words)}, not {given!r}")
         sasl = self.kafka_security_protocol.startswith("SASL_")

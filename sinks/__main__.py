@@ -10,7 +10,7 @@ import sys
 import prometheus_client
 
 from producers import admin
-from schemas import metrics
+from schemas import logs, metrics
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--accept-gap", action="store_true", help="go on past records that the log no longer has")
     options = parser.parse_args(argv)
     settings = Settings.from_env()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.setup(settings)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
-    metrics.BUILD.info({"role": "sinks"})
+    metrics.of_role("sinks")
     try:
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)

@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, Final
@@ -12,20 +11,29 @@ import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from producers import statistics
+from producers.admin import Described, describe
+from producers.breaker import Breaker
+from producers.lag import Lag, Partition
 from producers.registry import backoff
 from schemas import metrics, topics
-from schemas.errors import Misconfigured, TillstreamError, Unavailable
+from schemas.errors import TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
-from sinks.intake import Intake, count
+from sinks.counting import count
+from sinks.intake import Intake
+from sinks.law import Law
 from sinks.offsets import Move
-from sinks.records import Room
+from sinks.records import Room, good
 
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
+TOPICS: Final = [
+    topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES,
+    topics.DEAD_LETTERS,
+]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
 _LOOK_S: Final = 2.0
@@ -59,14 +67,20 @@ class Sink:
                 "max.poll.interval.ms": 600_000,
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.queue.backoff.ms": 10,  # librdkafka pauses for 1 s each time that the queue is full
+                "statistics.interval.ms": statistics.EVERY_MS,
+                "stats_cb": statistics.of_consumer,
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
+        self._expiring = settings.named(topics.DEAD_LETTERS)
         self._intake = Intake(settings, self._wait_for_registry)
-        self._known: dict[str, offsets.Topic] = {}
+        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
+        self._known: dict[str, Described] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
-        self._positions: dict[tuple[str, int], int] = {}
+        self._positions: dict[Partition, int] = {}
+        self._lag = Lag(settings.prefix)
+        self._law = Law(settings, self._admin, self._lag)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[None] | None = None
         self._looked = 0.0
@@ -77,10 +91,15 @@ class Sink:
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
+        self._law.start()
         try:
             while not self._stopping.is_set():
                 assignment = self._assignment
+                ends = self._ends()
                 records = self._read()
+                if not records and self._writing is None:
+                    self._lag.nothing_came(ends)
+                self._measure()
                 if self._writing is not None and self._writing.done():
                     self._finish()  # a failed write ends the process now, not when the next record comes
                 if records and assignment == self._assignment:
@@ -92,9 +111,10 @@ class Sink:
                 if assignment != self._assignment:
                     self._rewind()
                 elif records:
-                    self._writing = self._writer.submit(self._write, batch, self._moves(records, batch))
+                    self._writing = self._writer.submit(self._write, batch, self._moves(records, batch), records)
             self._settle()
         finally:
+            self._law.stop()
             self._writer.shutdown()
             self._consumer.close()
             if self._db is not None:
@@ -105,10 +125,11 @@ class Sink:
         self._stopping.set()
 
     def _know_topics(self) -> None:
-        self._known = offsets.describe(self._admin, self._topics)
+        self._known = describe(self._admin, self._topics)
+        lasting = {name: topic for name, topic in self._known.items() if name != self._expiring}
         for pause in backoff():
             try:
-                offsets.settle_partitions(self._connected(), self._known)
+                offsets.settle_partitions(self._connected(), lasting)
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
@@ -133,6 +154,20 @@ class Sink:
         self._consumer.pause(partitions)
         self._consumer.poll(0)
         self._consumer.resume(partitions)
+        self._measure()
+
+    def _ends(self) -> dict[Partition, int]:
+        """Where our partitions end, as far as Kafka has said it with what it sent."""
+        ends = {}
+        for at in self._positions:
+            _, end = self._consumer.get_watermark_offsets(confluent_kafka.TopicPartition(*at), cached=True)
+            if end >= 0:
+                ends[at] = end
+        return ends
+
+    def _measure(self) -> None:
+        if self._lag.due:
+            self._lag.measure(self._ends())
 
     def _wait_for_registry(self, seconds: float) -> None:
         self._stay()
@@ -167,6 +202,9 @@ class Sink:
         for partition in partitions:
             partition.offset = self._positions[partition.topic, partition.partition]
         consumer.assign(partitions)
+        self._lag.begin(self._positions)
+        unique = self._settings.named(topics.INGESTION_UNIQUE)
+        self._law.begin(partition for topic, partition in self._positions if topic == unique)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
 
@@ -182,46 +220,31 @@ class Sink:
         raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id = self._known[topic].id
-        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap)
+        topic_id, expires = self._known[topic].id, topic == self._expiring
+        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""
         self._finish()
         self._assignment += 1
         self._positions.clear()
+        self._lag.begin({})
+        self._law.begin(())
         metrics.ASSIGNED.set(0)
 
     def _read(self) -> list[confluent_kafka.Message]:
         """What is there, about `sink_batch_rows` of it; waits only for the first message."""
-        records = self._check(self._consumer.consume(1, timeout=0.5))
+        records = good(self._consumer.consume(1, timeout=0.5))
         room = Room(self._settings.sink_batch_rows, records)
         while records and room.left:
-            more = self._check(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
+            more = good(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
             if not more:
                 break
             room.take(more)
             records += more
         return records
 
-    def _check(self, records: Iterable[confluent_kafka.Message]) -> list[confluent_kafka.Message]:
-        good = []
-        for record in records:
-            error = record.error()
-            if error is None:
-                good.append(record)
-            elif error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET:
-                raise Misconfigured(
-                    f"{record.topic()}[{record.partition()}]: the stored offset is not in the log ({error.str()})."
-                    " To go on without what is gone: tillstream sinks --accept-gap"
-                )
-            elif error.fatal():
-                raise confluent_kafka.KafkaException(error)
-            else:
-                log.warning("Kafka: %s", error.str())
-        return good
-
-    def _write(self, batch: Batch, moves: list[Move]) -> None:
+    def _write(self, batch: Batch, moves: list[Move], records: list[confluent_kafka.Message]) -> None:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
         unsure = False
@@ -230,12 +253,15 @@ class Sink:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
                     break
-                writer.write(db, batch, moves)
+                writer.write(db, batch, moves, self._breaker)
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
                 unsure = True
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
+        for record in {(record.topic(), record.partition()): record for record in records}.values():
+            self._lag.done((record.topic(), record.partition()), record.offset(), record.timestamp()[1] / 1000)
+        self._law.settle(batch)
         count(batch)
 
     def _moves(self, records: list[confluent_kafka.Message], batch: Batch) -> list[Move]:
@@ -259,6 +285,7 @@ class Sink:
         """The connection, made anew where it broke. Raises psycopg.Error while PostgreSQL is away."""
         if self._db is None or self._db.closed:
             self._db = writer.connect(self._settings.database_url)
+            metrics.DATABASE_UP.labels("write").set(1)
         return self._db
 
     def _wait_out(self, error: psycopg.Error, seconds: float) -> None:
@@ -267,5 +294,6 @@ class Sink:
             raise error
         log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, seconds)
         metrics.SINK_WAITS.inc()
+        metrics.DATABASE_UP.labels("write").set(0)
         if self._stopping.wait(seconds):
             raise Stopped("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
 
+from producers.admin import Described
 from schemas.errors import Misconfigured, TillstreamError
 from sinks.sql import statement
 
@@ -43,22 +42,7 @@ def database_id(db: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-@dataclass(frozen=True, slots=True)
-class Topic:
-    """A topic as Kafka has it: its UUID, which changes when it is deleted and made again, and its partition count."""
-
-    id: str
-    partitions: int
-
-
-def describe(admin: AdminClient, topics: list[str]) -> dict[str, Topic]:
-    """Each topic as Kafka has it."""
-    described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
-    found = {name: future.result() for name, future in described.items()}
-    return {name: Topic(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
-
-
-def settle_partitions(db: psycopg.Connection[Any], topics: dict[str, Topic]) -> None:
+def settle_partitions(db: psycopg.Connection[Any], topics: dict[str, Described]) -> None:
     """Note all partitions of a topic when it is first seen; from then on another number is refused (Misconfigured)."""
     with db.transaction():
         for name, topic in topics.items():
@@ -80,15 +64,16 @@ def load(
     topic_id: str,
     log: tuple[int, int],
     accept_gap: bool,
+    expires: bool = False,
 ) -> int:
     """The offset to read on from; `log` is the partition's (first, end) offset. Raises Misconfigured on a gap.
 
-    A partition without a stored offset starts at the log's beginning.
+    A partition without a stored offset starts at offset 0, or where its log begins if the topic `expires`.
     """
     db.execute(
-        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, 0)"
+        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
-        [topic, partition, topic_id],
+        [topic, partition, topic_id, log[0] if expires else 0],
     )
     row = db.execute(
         "SELECT topic_id, next_offset FROM sink_offsets WHERE topic = %s AND partition = %s",

@@ -16,6 +16,7 @@ from producers.registry import Registry, backoff, reading
 from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
+from streams.sources import Sources
 from streams.steps import Steps, fail_stop
 from streams.tables import Table
 
@@ -92,6 +93,7 @@ class App(faust.App):
     forgetful: list[Table]
     """Tables of ids that are forgotten in time."""
     registry: Registry | None
+    sources: Sources
 
     async def schema_known(self, value: bytes | None) -> None:
         """Wait until what the schema id in a value means is known, so that a step need not ask the registry.
@@ -142,6 +144,7 @@ def new_app(settings: Settings, partitions: int) -> App:
     app.steps = Steps(app_id, settings)
     app.forgetful = []
     app.registry = reading(settings)
+    app.sources = Sources(settings)
     return app
 
 

@@ -88,6 +88,7 @@ READS = [
     ("price_alerts", "from=2026-01-02&to=2026-01-12", {"price_alerts", "price_decisions"}),
     ("price_alerts", "status=held", {"price_alerts", "price_decisions"}),
     ("price_alerts", "name=jump", {"price_alerts", "price_decisions"}),
+    ("price_alerts", "min_score=90", {"price_alerts", "price_decisions"}),
 ]
 FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false", "outcome=rejected", "status=rejected"}
 """Reads that match so few rows here that they may be found first and then sorted."""

@@ -10,6 +10,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from deploy.doctor.finding import Finding, fail, ok, warn
+from producers.admin import topic_ids
 from schemas import topics
 from schemas.errors import Misconfigured
 from schemas.settings import Settings
@@ -57,7 +58,7 @@ def _sinks(admin: AdminClient, consumer: Any, settings: Settings, db: psycopg.Co
             "SELECT topic, partition, next_offset FROM sink_offsets WHERE topic = ANY(%s)", [names]
         )
     }
-    ids = {name: topic.id for name, topic in offsets.describe(admin, names).items()}
+    ids = topic_ids(admin, names)
     for at in stored:
         try:
             log_range = consumer.get_watermark_offsets(TopicPartition(*at), timeout=_WITHIN_S)

@@ -11,6 +11,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 from psycopg.sql import SQL, Identifier
 
+from producers.admin import describe
 from schemas import topics
 from schemas.envelope import INGESTION_POLICY
 from schemas.errors import Misconfigured, Unavailable
@@ -62,7 +63,7 @@ class Log:
         self._levels, self._messages = settings.named(topics.STOCK_LEVELS), settings.named(topics.INGESTION_UNIQUE)
         admin = AdminClient({**settings.kafka, "log_level": 0})
         try:
-            self.topics = offsets.describe(admin, [settings.named(name) for name in names])
+            self.topics = describe(admin, [settings.named(name) for name in names])
         except confluent_kafka.KafkaException as exc:
             raise Misconfigured(f"Kafka: {exc.args[0].str()}. Run: tillstream topics ensure") from exc
         # What a stranger put on another partition than its key's has an outcome on that partition.

@@ -9,6 +9,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.sql import SQL, Identifier, Literal
 
+from producers.breaker import Breaker
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 from sinks import writer
@@ -59,6 +60,7 @@ class Replay:
     def __init__(self, settings: Settings, plan: Plan, log: Log, shadow: Shadow, tell: Tell) -> None:
         self._plan, self._log, self._shadow, self._db, self._tell = plan, log, shadow, shadow.db, tell
         self._intake = Intake(settings, time.sleep, again=True)
+        self._breaker = Breaker(1.0, "a replay")  # it drains nothing
         self._positions: dict[At, int] = {}
         self._progress, self._report = Progress(), Report()
 
@@ -137,7 +139,7 @@ class Replay:
                 writing.result()
 
     def _write(self, batch: Batch, moves: list[Move]) -> None:
-        writer.write(self._db, batch, moves)
+        writer.write(self._db, batch, moves, self._breaker)
         self._progress.rows += rows_of(batch)
         self._report.rows = self._progress.rows
 

@@ -51,8 +51,11 @@ REBUILT: Final[Mapping[str, Decision]] = {
     "price_limits": Decision(_VERDICTS, version=("log_offset",)),
     "tenants": Decision(frozenset({topics.TENANTS}), version=("log_offset",)),
 }
-KEPT: Final[Mapping[str, str]] = {}
-"""Tables of tenants that a replay leaves as they are, and why: what fills them is not kept for ever."""
+KEPT: Final[Mapping[str, str]] = {
+    "dead_letters": "its topic is kept for 90 days, and the table for longer",
+    "redrives": "what operators did stands nowhere else",
+}
+"""Tables of tenants that a replay leaves as they are, and why."""
 
 
 @dataclass(frozen=True)
