@@ -26,6 +26,7 @@ from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
+from deploy.replay import rebuild, replay
 from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
 from producers import admin
@@ -46,7 +47,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(dlq.app, name="dlq")
-for command in (generate, ingest, stock, operate.audit, doctor, chaos):
+for command in (generate, ingest, stock, operate.audit, replay, rebuild, doctor, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

@@ -28,17 +28,20 @@ _OUTCOME: Final = "tillstream.outcome.v1"
 class Intake:
     """Reads records, follows the tenants' policies in them, and dead-letters what cannot be read."""
 
-    def __init__(self, settings: Settings, wait: Callable[[float], None]) -> None:
-        """`wait` lets seconds pass while the schema registry is away."""
+    def __init__(self, settings: Settings, wait: Callable[[float], None], *, again: bool = False) -> None:
+        """`wait` lets seconds pass while the schema registry is away.
+
+        What is read `again` has its dead letters already, and leaves no others.
+        """
         self._registry, self._wait = reading(settings), wait
-        self._producer = confluent_kafka.Producer(config(settings))
+        self._producer = None if again else confluent_kafka.Producer(config(settings))
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._levels = settings.named(topics.STOCK_LEVELS)
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
         self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
-        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
+        self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
         self.policies = InForce()
 
     def prepare(self, records: list[confluent_kafka.Message]) -> Batch:
@@ -77,13 +80,14 @@ class Intake:
             (message.tenant_id, message.refused.code if message.refused else None) for message in batch.messages
         ]
         self._breaker.judge(verdicts)
-        for letter in refused:
-            self._dead_letter(*letter)
+        if self._producer is not None:
+            for letter in refused:
+                self._dead_letter(self._producer, *letter)
         self._breaker.count(verdicts)
         for partition, level in newest.items():
             # Other levels of the message that it came of may be in the next batch: all before that message are there.
             batch.up_to[self._levels, partition] = stock.decode_level(level).changed_at // 1000 - 1
-        if self._producer.flush(30):
+        if self._producer is not None and self._producer.flush(30):
             # Not acknowledged: end without moving the offset, so that it is tried again.
             raise confluent_kafka.KafkaException(
                 confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
@@ -111,14 +115,16 @@ class Intake:
                 metrics.REGISTRY_WAITS.inc()
                 self._wait(pause)
 
-    def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
+    def _dead_letter(
+        self, producer: confluent_kafka.Producer, record: confluent_kafka.Message, message: Message, at: Position
+    ) -> None:
         refused = message.refused
         assert refused is not None
         log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
         metrics.DEAD_LETTERED.labels(refused.code).inc()
         why = Undecodable(refused.code, refused.detail)
         headers = dead_letter_headers(record.headers(), why, "sink", message.envelope.src)
-        self._producer.produce(
+        producer.produce(
             self._dead_letters,
             record.value(),
             record.key(),

@@ -14,6 +14,7 @@ from deploy.bench import (
     neighbour,
     prices,
     reads,
+    replay,
     scale,
     single,
     sinks,
@@ -30,6 +31,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
     {
         "ingest": ingest.run,
         "sinks": sinks.run,
+        "replay": replay.run,
         "gateway": gateway.run,
         "single": single.run,
         "reads": reads.run,
