@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from gateway import admin, health, schema_pages, uploads
 from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
+from gateway.figure_operations import FIGURES
 from gateway.ingest import Validated
 from gateway.operation import (
     ANY_CODE,
@@ -267,6 +268,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **STOCK,
     **PRICES,
     **READS,
+    **FIGURES,
     **ADMIN,
     **ABOUT,
 }
