@@ -6,7 +6,20 @@ from typing import Final
 
 from rich.console import Console
 
-from deploy.bench import figures, gateway, ingest, neighbour, prices, reads, scale, single, sinks, stock, verdicts
+from deploy.bench import (
+    figures,
+    gateway,
+    ingest,
+    metrics,
+    neighbour,
+    prices,
+    reads,
+    scale,
+    single,
+    sinks,
+    stock,
+    verdicts,
+)
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Say
 from deploy.stack import Stack
@@ -20,6 +33,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
         "gateway": gateway.run,
         "single": single.run,
         "reads": reads.run,
+        "metrics": metrics.run,
         "neighbour": neighbour.run,
         "prices": prices.run,
         "verdicts": verdicts.run,

@@ -30,23 +30,36 @@ CREATE TABLE metrics_marks (
 -- Up to when what was accepted is in tenant_daily_metrics too; of ingestion.unique only.
 ALTER TABLE sink_offsets ADD COLUMN counted_up_to timestamptz;
 
--- The schema is that of the tables, whatever a replay has set.
-CREATE FUNCTION mark_days() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- An insert has no transition table: to copy every row there costs sinks 0.9 µs of 10. A session that inserts the orders
+-- in its staging table, and no others, says so by app.orders_staged; of one that does not, every day is marked.
+-- The schema is that of the tables, whatever a replay has set. date_bin, for a time zone's name is looked up a row.
+CREATE FUNCTION mark_inserted_days() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-    IF TG_OP <> 'INSERT' THEN
-        INSERT INTO metrics_marks SELECT tenant_id, (bin AT TIME ZONE 'UTC')::date FROM (SELECT DISTINCT tenant_id, date_bin('1 day', order_date, '1970-01-01Z') AS bin FROM old_orders) d;
-    END IF;
-    IF TG_OP <> 'DELETE' THEN
-        INSERT INTO metrics_marks SELECT tenant_id, (bin AT TIME ZONE 'UTC')::date FROM (SELECT DISTINCT tenant_id, date_bin('1 day', order_date, '1970-01-01Z') AS bin FROM new_orders) d;
+    IF current_setting('app.orders_staged', true) = 'on' THEN
+        INSERT INTO metrics_marks SELECT tenant_id, (midnight AT TIME ZONE 'UTC')::date FROM (
+            SELECT DISTINCT tenant_id, date_bin('1 day', order_date, '1970-01-01Z') AS midnight FROM pg_temp.staged_orders
+        ) AS changed;
+    ELSE
+        INSERT INTO metrics_marks SELECT tenant_id, (midnight AT TIME ZONE 'UTC')::date FROM (
+            SELECT DISTINCT tenant_id, date_bin('1 day', order_date, '1970-01-01Z') AS midnight FROM orders
+        ) AS changed;
     END IF;
     RETURN NULL;
 END $$;
-CREATE TRIGGER mark_days_inserted AFTER INSERT ON orders REFERENCING NEW TABLE AS new_orders
-    FOR EACH STATEMENT EXECUTE FUNCTION mark_days();
+CREATE FUNCTION mark_changed_days() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    INSERT INTO metrics_marks SELECT DISTINCT tenant_id, (order_date AT TIME ZONE 'UTC')::date FROM old_orders;
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO metrics_marks SELECT DISTINCT tenant_id, (order_date AT TIME ZONE 'UTC')::date FROM new_orders;
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER mark_days_inserted AFTER INSERT ON orders
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_inserted_days();
 CREATE TRIGGER mark_days_updated AFTER UPDATE ON orders REFERENCING OLD TABLE AS old_orders NEW TABLE AS new_orders
-    FOR EACH STATEMENT EXECUTE FUNCTION mark_days();
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_changed_days();
 CREATE TRIGGER mark_days_deleted AFTER DELETE ON orders REFERENCING OLD TABLE AS old_orders
-    FOR EACH STATEMENT EXECUTE FUNCTION mark_days();
+    FOR EACH STATEMENT EXECUTE FUNCTION mark_changed_days();
 
 ALTER TABLE tenant_daily_metrics ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenant ON tenant_daily_metrics FOR SELECT TO tillstream_reader
