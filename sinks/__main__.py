@@ -14,10 +14,11 @@ from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
+from sinks.daily_metrics import Refresher
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Verify the topics, then consume. Exits 2 when something must be put right first."""
+    """Verify the topics, then consume, and count days beside it. Exits 2 when something must be put right first."""
     parser = argparse.ArgumentParser("tillstream sinks", description="Topics into PostgreSQL.")
     parser.add_argument("--accept-gap", action="store_true", help="go on past records that the log no longer has")
     options = parser.parse_args(argv)
@@ -34,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
             signal.signal(number, lambda *_: sink.stop())
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(Stopped), Refresher(settings, on_failure=sink.stop):
             sink.run()
     except Misconfigured as exc:
         logging.getLogger("sinks").critical("%s", exc)
