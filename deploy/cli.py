@@ -13,13 +13,15 @@ from typing import Annotated
 import confluent_kafka
 import psycopg
 import typer
+from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy import credentials, dlq, operate, prices, scrape, tenants, uploads
 from deploy import demo as demo_
-from deploy import dlq, operate, prices, scrape, tenants, uploads
 from deploy.bench import run as bench_
+from deploy.chaos.command import chaos
 from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
@@ -45,7 +47,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(dlq.app, name="dlq")
-for command in (generate, ingest, stock, operate.audit, replay, rebuild, doctor):
+for command in (generate, ingest, stock, operate.audit, replay, rebuild, doctor, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)
@@ -156,9 +158,19 @@ def sinks(
 
 @app.command()
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Bring the database's tables up to date."""
-    applied = migrate_(running(data_dir)[0].database_url)
+    """Bring the database's tables up to date, and make the gateways' login where its URL is known.
+
+    TILLSTREAM_READER_DATABASE_URL says its name and password; DATABASE_URL's user must be allowed to make roles then.
+
+    [dim]DATABASE_URL=postgresql://owner:...@db/tillstream tillstream migrate[/dim]
+    """
+    settings, _ = running(data_dir)
+    applied = migrate_(settings.database_url)
     console.print("\n".join(applied) if applied else "nothing to do")
+    reader = conninfo_to_dict(settings.reader_database_url)
+    if reader.get("user") and reader.get("password"):
+        credentials.make_reader(settings.database_url, str(reader["user"]), str(reader["password"]))
+        console.print(f"{reader['user']} may log in, and read one tenant at a time")
 
 
 @topics_app.command()

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from gateway import activity, admin, console, health, openapi, reads, schema_pages, uploads
+from gateway import activity, admin, console, figures, health, openapi, reads, schema_pages, uploads
 from gateway.alerts import price_alerts_stream
 from gateway.bodies import Inflight
 from gateway.corrections import correct_rows
@@ -129,7 +129,11 @@ def _routes() -> list[Route]:
         *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
         *_both(admin.BASE + "/{tenant_id:str}/keys/{key_id:str}", admin.Key),
         *_both(BASE + "/events/{event_id:path}", event, "GET"),
-        *(route for path, endpoint in reads.ROUTES for route in _both(BASE + path, endpoint, "GET")),
+        *(
+            route
+            for path, endpoint in (*reads.ROUTES, *figures.ROUTES)
+            for route in _both(BASE + path, endpoint, "GET")
+        ),
         *_both("/healthz", health.healthz, "GET"),
         *_both("/readyz", health.readyz, "GET"),
         *_both("/metrics", health.metrics, "GET"),

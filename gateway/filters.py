@@ -23,12 +23,16 @@ MAX_SCORE: Final = 100
 
 
 class Filter(Struct, frozen=True):
-    """A parameter: what it takes, in words; its reader, which raises ValueError; its condition on `{value}`."""
+    """A parameter: what it takes, in words; its reader, which raises ValueError; its condition on `{value}`.
+
+    `absent` is the condition where it is not given.
+    """
 
     takes: str
     read: Callable[[str], Any]
     condition: str
     several: bool = False
+    absent: str = ""
 
 
 def _text(raw: str) -> str:
@@ -59,6 +63,13 @@ def moment(raw: str) -> datetime:
         raise ValueError from exc
 
 
+def day(raw: str) -> datetime:
+    """The first moment in UTC of a date. Raises ValueError."""
+    if not _DATE.fullmatch(raw):
+        raise ValueError
+    return moment(raw)
+
+
 def _whole(raw: str) -> int:
     if not _WHOLE.fullmatch(raw) or abs(int(raw)) > stock.MAX_QUANTITY:
         raise ValueError
@@ -75,7 +86,20 @@ _STATUSES: Final = get_args(Status)
 ALERTS: Final = ("anomaly", "held", "rejected")
 FINDINGS: Final = (*prices.ACTIONS, prices.Detector.BREAKER)
 _TEXT: Final = f"1 to {_MAX_TEXT} characters"
+_DAY: Final = "a date, which is a day of UTC"
+_RECENT: Final = "{} >= date_trunc('day', now(), 'UTC') - interval '30 days'"
 _MOMENT: Final = "an RFC 3339 date-time with an offset, or a date (its first moment in UTC)"
+
+
+def _days(column: str) -> dict[str, Filter]:
+    """Days of a column that is a time; without `from`, the last 30 days."""
+    return {
+        "from": Filter(
+            f"{_DAY}; without it, the last 30 days", day, f"{column} >= {{value}}", absent=_RECENT.format(column)
+        ),
+        "to": Filter(f"{_DAY}; it is left out", day, f"{column} < {{value}}"),
+    }
+
 
 FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
     "products": {
@@ -156,6 +180,23 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
         "from": Filter(_MOMENT, moment, "logged_at >= {value}"),
         "to": Filter(f"{_MOMENT}; alerts of that moment are left out", moment, "logged_at < {value}"),
     },
+    "daily_metrics": {
+        "from": Filter(_DAY, day, "day >= {value}::date"),
+        "to": Filter(f"{_DAY}; it is left out", day, "day < {value}::date"),
+        "currency": Filter(_TEXT, _text, "currency = {value}"),
+    },
+    "top_products": {
+        **_days("order_date"),
+        "currency": Filter(
+            f"{_TEXT}; without it, the tenant's own",
+            _text,
+            "o.currency = {value}",
+            absent="o.currency = (SELECT t.currency FROM tenants t WHERE t.tenant_id = {tenant})",
+        ),
+        "by": Filter("revenue (the default) or quantity", _one_of("revenue", "quantity"), "true"),
+    },
+    "stock_outs": _days("logged_at"),
+    "price_anomalies": _days("logged_at"),
 }
 
 
@@ -226,8 +267,9 @@ def bad(name: str, detail: str) -> Problem:
 def conditions(entity: str, tenant_id: str, values: Mapping[str, list[Any]]) -> list[Composed]:
     """SQL of the filters given, their values quoted."""
     return [
-        SQL(FILTERS[entity][name].condition).format(
-            tenant=Literal(tenant_id), value=SQL(", ").join([Literal(value) for value in several])
+        SQL(known.condition if name in values else known.absent).format(
+            tenant=Literal(tenant_id), value=SQL(", ").join(map(Literal, values.get(name, ())))
         )
-        for name, several in values.items()
+        for name, known in FILTERS[entity].items()
+        if name in values or known.absent
     ]

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from gateway import activity, admin, console, corrections, health, schema_pages, uploads
 from gateway.examples import CORRECTIONS, CUSTOMERS, ORDERS, PRODUCTS
+from gateway.figure_operations import FIGURES
 from gateway.ingest import Validated
 from gateway.operation import (
     ANY_CODE,
@@ -297,6 +298,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **PRICES,
     **READS,
     **activity.OPERATIONS,
+    **FIGURES,
     **ADMIN,
     **ABOUT,
 }

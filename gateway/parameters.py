@@ -19,6 +19,7 @@ _TEXT: Final = {"type": "string"}
 _SOME: Final = {"type": "string", "minLength": 1}
 _WORDS: Final = {"type": "string", "minLength": 1, "maxLength": 500}
 _MOMENT: Final = {"type": "string", "examples": ["2026-01-31", "2026-01-31T12:00:00Z"]}
+_DAY: Final = {"type": "string", "examples": ["2026-01-31"]}
 _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "status": {"type": "array", "items": {"type": "string", "enum": list(get_args(Status))}, "minItems": 1},
     "active": {"type": "boolean"},
@@ -32,6 +33,12 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "min_score": {"type": "integer", "minimum": 0, "maximum": MAX_SCORE},
     "price_history.status": {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}, "minItems": 1},
     "price_alerts.status": {"type": "array", "items": {"type": "string", "enum": list(ALERTS)}, "minItems": 1},
+    "by": {"type": "string", "enum": ["revenue", "quantity"], "default": "revenue"},
+    **{
+        f"{entity}.{name}": _DAY
+        for entity in ("daily_metrics", "top_products", "stock_outs", "price_anomalies")
+        for name in ("from", "to")
+    },
 }
 """Of those that take something else than words, by name, or by what they filter and name."""
 _ONLY: Final = {
@@ -53,9 +60,23 @@ _ONLY: Final = {
     "price_alerts.min_score": "with a finding of at least this score",
     "price_alerts.from": "of this moment and later",
     "price_alerts.to": "before this moment",
+    **{
+        f"{entity}.{name}": said
+        for entity in ("daily_metrics", "top_products", "stock_outs", "price_anomalies")
+        for name, said in (("from", "of this day and later"), ("to", "before this day"))
+    },
 }
 """Of those that do not simply compare a field."""
-_NOUN: Final = {"stock": "levels", "stock_history": "movements", "price_history": "changes", "price_alerts": "alerts"}
+_NOUN: Final = {
+    "stock": "levels",
+    "stock_history": "movements",
+    "price_history": "changes",
+    "price_alerts": "alerts",
+    "daily_metrics": "days",
+    "top_products": "orders",
+    "stock_outs": "days",
+    "price_anomalies": "days",
+}
 _KEY: Final = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": "^[!#-~]([ !#-~]*[!#-~])?$"}
 
 
@@ -119,6 +140,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         for entity, filters in FILTERS.items()
         for name, known in filters.items()
     },
+    "top_products.by": _query("by", "What the first have most of.", _FILTERS["by"]),
     IDEMPOTENCY_KEY: _header(
         IDEMPOTENCY_KEY,
         "Names the request, quoted (RFC 9651) or bare: sent again under it, it counts once, and once it is stored the"

@@ -33,6 +33,10 @@ _KEYS: Final[dict[str, tuple[str, ...]]] = {
     "prices": ("product_id",),
     "price_history": ("offset", "row"),
     "price_alerts": ("logged_at", "offset", "row"),
+    "daily_metrics": ("day", "currency"),
+    "top_products": ("product_id",),
+    "stock_outs": ("day",),
+    "price_anomalies": ("day",),
 }
 _AFTER: Final = {
     "products": "product_id > {}",
@@ -42,12 +46,19 @@ _AFTER: Final = {
     "stock_history": "(log_offset, row_index) < ({}, {})",
     "price_history": "(log_offset, row_index) < ({}, {})",
     "price_alerts": "(logged_at, log_offset, row_index) < ({}, {}, {})",
+    "daily_metrics": "(day, currency) < ({}, {})",
+    "stock_outs": "logged_at < {}",
+    "price_anomalies": "logged_at < {}",
 }
+"""Of what is listed page by page."""
 _READ_KEY: Final[dict[str, tuple[Callable[[str], Any], ...]]] = {
     "orders": (filters.moment, str),
     "stock_history": (int, int),
     "price_history": (int, int),
     "price_alerts": (filters.moment, int, int),
+    "daily_metrics": (filters.day, str),
+    "stock_outs": (filters.day,),
+    "price_anomalies": (filters.day,),
 }
 """How the parts of a key are read from a cursor, where they are not text."""
 _FRESH: Final = {
@@ -56,6 +67,8 @@ _FRESH: Final = {
     "prices": (topics.PRICES_VERDICTS,),
     "price_history": (topics.PRICES_VERDICTS,),
     "price_alerts": (topics.PRICES_VERDICTS,),
+    "stock_outs": (topics.OUTCOMES,),
+    "price_anomalies": (topics.PRICES_VERDICTS,),
 }
 """The topics that a read's rows come from, where it is not `ingestion.unique`."""
 # JSON text never holds a control character: quoted and delimited by two of them, CSV is the text itself.
@@ -70,7 +83,7 @@ async def products(request: Request) -> Response:
 
     A page, or all of them as NDJSON or CSV, as Accept says.
     """
-    return await _listing(request, "products")
+    return await listing(request, "products")
 
 
 async def customers(request: Request) -> Response:
@@ -78,7 +91,7 @@ async def customers(request: Request) -> Response:
 
     A page, or all of them as NDJSON or CSV, as Accept says.
     """
-    return await _listing(request, "customers")
+    return await listing(request, "customers")
 
 
 async def orders(request: Request) -> Response:
@@ -86,7 +99,7 @@ async def orders(request: Request) -> Response:
 
     A page, or all of them as NDJSON or CSV, as Accept says.
     """
-    return await _listing(request, "orders")
+    return await listing(request, "orders")
 
 
 async def product(request: Request) -> Response:
@@ -109,7 +122,7 @@ async def stock(request: Request) -> Response:
 
     A page, or all of them as NDJSON or CSV, as Accept says.
     """
-    return await _listing(request, "stock")
+    return await listing(request, "stock")
 
 
 async def stock_level(request: Request) -> Response:
@@ -128,7 +141,7 @@ async def stock_history(request: Request) -> Response:
     product_id = filters.before_last_of_path(request, b"history")
     if product_id is None:  # the slash before it came encoded: it is the product's own
         return await stock_level(request)
-    return await _listing(request, "stock_history", product_id)
+    return await listing(request, "stock_history", product_id)
 
 
 async def price(request: Request) -> Response:
@@ -147,7 +160,7 @@ async def price_history(request: Request) -> Response:
     product_id = filters.before_last_of_path(request, b"history")
     if product_id is None:
         return await price(request)
-    return await _listing(request, "price_history", product_id)
+    return await listing(request, "price_history", product_id)
 
 
 async def price_alerts(request: Request) -> Response:
@@ -156,7 +169,7 @@ async def price_alerts(request: Request) -> Response:
     Anomalies, and prices that were held or rejected for one, with what was decided about those held. A page, or all of
     them as NDJSON or CSV, as Accept says.
     """
-    return await _listing(request, "price_alerts")
+    return await listing(request, "price_alerts")
 
 
 # Merchants' ids may hold slashes, hence `path`.
@@ -176,12 +189,17 @@ ROUTES: Final = (
 )
 
 
-async def _listing(request: Request, entity: str, product_id: str | None = None) -> Response:
-    """A page `{data, next_cursor}`, or all rows as NDJSON or CSV, as Accept says. Raises Problem."""
+async def listing(
+    request: Request, entity: str, product_id: str | None = None, order: Composable | None = None
+) -> Response:
+    """A page `{data, next_cursor}`, or all rows as NDJSON or CSV, as Accept says. Raises Problem.
+
+    `order` is for what can be listed in several; that has no further pages.
+    """
     tenant_id = authenticated(request).tenant_id
     media_type = accept.best(",".join(request.headers.getlist("accept")), (JSON, NDJSON, CSV))
     given = request.query_params
-    values = filters.read(entity, given, _PAGING)
+    values = filters.read(entity, given, _PAGING if entity in _AFTER else _PAGING[:1])
     asked = sorted((name, sorted(map(str, several))) for name, several in values.items())
     scope = [tenant_id, entity, asked, *([] if product_id is None else [product_id])]
     where = filters.conditions(entity, tenant_id, values)
@@ -191,9 +209,9 @@ async def _listing(request: Request, entity: str, product_id: str | None = None)
         where.append(_after(entity, cursors.decode(scope, given["cursor"], len(_KEYS[entity]))))
     limit = _limit(given.get("limit"), _MAX_PAGE if media_type == JSON else _MAX_LIMIT)
     if media_type == JSON:
-        return await _page(request, tenant_id, entity, where, limit or _PAGE, scope)
+        return await _page(request, tenant_id, entity, where, limit or _PAGE, scope, order)
     request.state.database.must_answer()
-    rows = select(entity, tenant_id, where, limit)
+    rows = select(entity, tenant_id, where, limit, order)
     query = Query(
         tenant_id,
         copy=(_COPY_NDJSON if media_type == NDJSON else _COPY_CSV).format(rows),
@@ -204,9 +222,16 @@ async def _listing(request: Request, entity: str, product_id: str | None = None)
 
 
 async def _page(
-    request: Request, tenant_id: str, entity: str, where: list[Composed], limit: int, scope: list[Any]
+    request: Request,
+    tenant_id: str,
+    entity: str,
+    where: list[Composed],
+    limit: int,
+    scope: list[Any],
+    order: Composable | None,
 ) -> Response:
-    rows = select(entity, tenant_id, where, limit + 1)  # one more shows whether there is a next page
+    paged = entity in _AFTER
+    rows = select(entity, tenant_id, where, limit + paged, order)  # one more shows whether there is a next page
     key = SQL(", ").join(SQL("r.{}").format(Identifier(name)) for name in _KEYS[entity])
     query = SQL("SELECT row_to_json(r)::text, {} FROM ({}) r").format(key, rows)
     async with reading(request, tenant_id) as db:
@@ -233,12 +258,19 @@ async def _one(request: Request, entity: str) -> Response:
     return Response(found[0], headers=headers, media_type=JSON)
 
 
-def select(entity: str, tenant_id: str, where: Sequence[Composable], limit: int | None) -> Composed:
-    """The query for rows as they are answered, in their order."""
+def select(
+    entity: str,
+    tenant_id: str,
+    where: Sequence[Composable],
+    limit: int | None,
+    order: Composable | None = None,
+) -> Composed:
+    """The query for rows as they are answered, in their order, which is `order` where there are several."""
     return statement(entity).format(
         tenant=Literal(tenant_id),
         where=SQL(" AND ").join(where or [SQL("true")]),
         limit=SQL("" if limit is None else "LIMIT {}").format(Literal(limit)),
+        order=order or SQL(""),
     )
 
 
@@ -269,10 +301,10 @@ def _applied_up_to(request: Request, tenant_id: str, entity: str) -> Composed | 
         return None
     read = [request.state.settings.named(name) for name in _FRESH.get(entity, (topics.INGESTION_UNIQUE,))]
     partition = topics.partition_of(topics.partition_key(tenant_id), partitions)
+    column = Identifier("counted_up_to" if entity == "daily_metrics" else "applied_up_to")
     return SQL(
-        "SELECT CASE count(applied_up_to) WHEN {} THEN min(applied_up_to) END FROM sink_offsets"
-        " WHERE topic IN ({}) AND partition = {}"
-    ).format(len(read), SQL(", ").join(map(Literal, read)), partition)
+        "SELECT CASE count({}) WHEN {} THEN min({}) END FROM sink_offsets WHERE topic IN ({}) AND partition = {}"
+    ).format(column, len(read), column, SQL(", ").join(map(Literal, read)), partition)
 
 
 async def _first(db: Db, query: Composed | None) -> Any:

@@ -115,6 +115,10 @@ UNACCOUNTED = Counter(
     ["topic"],
 )
 SINK_WAITS = Counter("tillstream_sink_waits_total", "Times a sink waited for PostgreSQL to come back.")
+DAYS_COUNTED = Counter("tillstream_days_counted_total", "Days of tenants whose daily metrics were counted again.")
+REFRESH_SECONDS = Histogram(
+    "tillstream_metrics_refresh_seconds", "Time of one refresh of all days that changed.", buckets=_SECONDS
+)
 REGISTRY_WAITS = Counter(
     "tillstream_registry_waits_total", "Times a message waited for the schema registry to come back."
 )

@@ -10,14 +10,15 @@ import sys
 import prometheus_client
 
 from producers import admin
-from schemas import logs, metrics
+from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
+from sinks.daily_metrics import Refresher
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Verify the topics, then consume. Exits 2 when something must be put right first."""
+    """Verify the topics, then consume, and count days beside it. Exits 2 when something must be put right first."""
     parser = argparse.ArgumentParser("tillstream sinks", description="Topics into PostgreSQL.")
     parser.add_argument("--accept-gap", action="store_true", help="go on past records that the log no longer has")
     options = parser.parse_args(argv)
@@ -27,13 +28,14 @@ def main(argv: list[str] | None = None) -> None:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
     metrics.of_role("sinks")
     try:
+        tracing.setup("sinks")
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sink.stop())
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
-        with contextlib.suppress(Stopped):
+        with contextlib.suppress(Stopped), Refresher(settings, on_failure=sink.stop):
             sink.run()
     except Misconfigured as exc:
         logging.getLogger("sinks").critical("%s", exc)

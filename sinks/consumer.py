@@ -16,7 +16,7 @@ from producers.admin import Described, describe
 from producers.breaker import Breaker
 from producers.lag import Lag, Partition
 from producers.registry import backoff
-from schemas import metrics, topics
+from schemas import metrics, topics, tracing
 from schemas.errors import TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
@@ -246,7 +246,7 @@ class Sink:
 
     def _write(self, batch: Batch, moves: list[Move], records: list[confluent_kafka.Message]) -> None:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
-        started = time.perf_counter()
+        started, began_ns = time.perf_counter(), time.time_ns()
         unsure = False
         for pause in backoff():
             try:
@@ -263,6 +263,8 @@ class Sink:
             self._lag.done((record.topic(), record.partition()), record.offset(), record.timestamp()[1] / 1000)
         self._law.settle(batch)
         count(batch)
+        for event in batch.traced:
+            tracing.done("write", began_ns, event)
 
     def _moves(self, records: list[confluent_kafka.Message], batch: Batch) -> list[Move]:
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}

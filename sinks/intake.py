@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Final
 
 import confluent_kafka
+from msgspec.structs import replace
 
 from producers.breaker import Breaker
 from producers.client import config
 from producers.registry import backoff, reading
-from schemas import codec, metrics, stock, topics
+from schemas import codec, metrics, stock, topics, tracing
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
@@ -39,6 +40,7 @@ class Intake:
         self._levels = settings.named(topics.STOCK_LEVELS)
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
         self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
         self.policies = InForce()
 
@@ -52,16 +54,17 @@ class Intake:
         newest: dict[int, bytes] = {}
         for record in records:
             at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
+            said: codec.Record | None = None
             match at.topic:
                 case self._levels:
                     if level := _take_level(batch, record):
                         newest[at.partition] = level
                 case self._verdicts:
-                    judged = codec.decode(PRICE_VERDICTS, record.value())
-                    batch.judged.append(judged)
-                    batch.up_to[at.topic, at.partition] = judged["time_ms"]
+                    said = codec.decode(PRICE_VERDICTS, record.value())
+                    batch.judged.append(said)
+                    batch.up_to[at.topic, at.partition] = said["time_ms"]
                 case self._outcomes:
-                    _take_outcome(batch, record, at)
+                    said = _take_outcome(batch, record, at)
                 case self._tenants:
                     batch.tenants += tenant_of(record, at)
                 case self._dead_letters:
@@ -71,6 +74,8 @@ class Intake:
                     message = self._take_message(batch, record, at)
                     if message.refused is not None:
                         refused.append((record, message, at))
+            if at.topic in self._of_events and (event := tracing.event_of(record.headers(), at, record.key())):
+                batch.traced.append(replace(event, event_id=said["event_id"]) if said else event)
         verdicts = [
             (message.tenant_id, message.refused.code if message.refused else None) for message in batch.messages
         ]
@@ -139,13 +144,16 @@ def _take_level(batch: Batch, record: confluent_kafka.Message) -> bytes | None:
     return value
 
 
-def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -> None:
-    if type_of(record) == stock.OUTCOME:
-        folded = codec.decode(stock.OUTCOME, record.value())
-        batch.folded.append(folded)
-        batch.up_to[at.topic, at.partition] = folded["time_ms"]
-    else:
-        batch.outcomes.append(codec.decode(_OUTCOME, record.value()))
+def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -> codec.Record:
+    """What the record says."""
+    if type_of(record) != stock.OUTCOME:
+        said = codec.decode(_OUTCOME, record.value())
+        batch.outcomes.append(said)
+        return said
+    folded = codec.decode(stock.OUTCOME, record.value())
+    batch.folded.append(folded)
+    batch.up_to[at.topic, at.partition] = folded["time_ms"]
+    return folded
 
 
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:

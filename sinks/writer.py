@@ -22,6 +22,7 @@ def connect(database_url: str) -> Db:
     db.execute("SET ROLE tillstream_writer")
     db.execute("SET plan_cache_mode = force_custom_plan")
     db.execute(statement("staging"))
+    db.execute("SET app.orders_staged = on")  # what is inserted is what is staged (migration 0011)
     db.commit()
     return db
 

@@ -47,6 +47,19 @@ SELECT %(tenant)s, 'P-' || n %% 100, n / 500, n %% 500, 1, 'e', 'received', 1, n
        CASE n %% 7 WHEN 0 THEN 'rejected' ELSE 'applied' END, n, n
 FROM generate_series(1, %(rows)s::bigint) n
 """
+_STOCK_OUTS = """
+INSERT INTO stock_movements (tenant_id, product_id, log_offset, row_index, line, event_id, kind, moved, logged_at,
+                             outcome, quantity, version)
+SELECT %(tenant)s, 'P-' || n %% 3, 1000000, n, 1, 'e', 'sold', 1, timestamptz '2026-01-01Z' + n * interval '6 hours',
+       'applied', 0, n
+FROM generate_series(1, %(rows)s::bigint) n
+"""
+# Two rows a day, one in each currency.
+_DAYS = """
+INSERT INTO tenant_daily_metrics (tenant_id, day, currency, orders, cancelled, refunded, revenue, customers)
+SELECT %(tenant)s, '2026-01-01'::date + n / 2, (ARRAY['EUR', 'USD'])[n %% 2 + 1], n, 1, 1, n + 0.5, n
+FROM generate_series(3, %(rows)s::int + 2) n
+"""
 _PRICES = """
 INSERT INTO price_changes (tenant_id, product_id, log_offset, row_index, line, event_id, status, alert, findings,
                            new_price, version, occurred_at, logged_at, source, held_offset)
@@ -60,6 +73,8 @@ _STATEMENTS = {
     "prices": [_PRICES],
     "stock": [_STOCK],
     "movements": [_MOVEMENTS],
+    "stock_outs": [_STOCK_OUTS],
+    "days": [_DAYS],
     "products": [_PRODUCTS],
     "customers": [_CUSTOMERS],
     "orders": [_ORDERS, _ITEMS],

@@ -32,9 +32,12 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
                     stock=3_000,
                     movements=20_000,
                     prices=20_000,
+                    stock_outs=300,
+                    days=2_000,
                 )
             db.execute(
-                "VACUUM ANALYZE products, customers, orders, order_items, stock_levels, stock_movements, price_changes"
+                "VACUUM ANALYZE products, customers, orders, order_items, stock_levels, stock_movements, price_changes,"
+                " tenant_daily_metrics"
             )
         with psycopg.connect(credentials.reader_url(url, READER_PASSWORD)) as db:
             for name, value in (database.READING | {"app.tenant_id": TENANT}).items():
@@ -47,13 +50,14 @@ def plan(db: psycopg.Connection[Any], entity: str, query: str, limit: int | None
     where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
     if entity in ("stock_history", "price_history"):
         where.append(SQL("product_id = 'P-7'").format())
-    explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit))
+    explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit, SQL("revenue")))
     row = db.execute(explain).fetchone()
     assert row is not None
     parents = dict(db.execute("SELECT inhrelid::regclass::text, inhparent::regclass::text FROM pg_inherits").fetchall())
 
     def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        yield node | {"Index Name": parents.get(node.get("Index Name", ""))}
+        name = node.get("Index Name", "")
+        yield node | {"Index Name": parents.get(name, name) or None}
         for below in node.get("Plans", ()):
             yield from nodes(below)
 
@@ -89,6 +93,9 @@ READS = [
     ("price_alerts", "status=held", {"price_alerts", "price_decisions"}),
     ("price_alerts", "name=jump", {"price_alerts", "price_decisions"}),
     ("price_alerts", "min_score=90", {"price_alerts", "price_decisions"}),
+    ("daily_metrics", "", {"tenant_daily_metrics_pkey"}),
+    ("daily_metrics", "from=2026-02-01&to=2026-03-01", {"tenant_daily_metrics_pkey"}),
+    ("daily_metrics", "currency=USD", {"tenant_daily_metrics_pkey"}),
 ]
 FEW = {"product_id=P-7", "sku=SKU-7", "category=category 3", "active=false", "outcome=rejected", "status=rejected"}
 """Reads that match so few rows here that they may be found first and then sorted."""
@@ -101,6 +108,23 @@ def test_a_page_uses_its_index(reader: psycopg.Connection[Any], entity: str, que
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
     sorts = [node["Plan Rows"] for node in nodes if "Sort" in node["Node Type"] and node.get("Sort Key") != ["id.id"]]
     assert sorts == [] if query not in FEW else all(rows < 200 for rows in sorts)
+
+
+# Counted when asked for: they sort what they find, so that it matters only how they find it.
+COUNTED = [
+    ("top_products", "from=2026-01-02&to=2026-01-03&currency=EUR", {BY_DATE, ITEMS, "products_pkey"}),
+    ("stock_outs", "from=2026-02-01&to=2026-03-01", {"stock_outs"}),
+    ("price_anomalies", "from=2026-01-02&to=2026-01-04", {"price_alerts"}),
+]
+
+
+@pytest.mark.parametrize(("entity", "query", "indexes"), COUNTED)
+def test_a_figure_finds_its_rows_by_its_index(
+    reader: psycopg.Connection[Any], entity: str, query: str, indexes: set[str]
+) -> None:
+    nodes = plan(reader, entity, query, 101)
+    assert {node["Index Name"] for node in nodes} - {None} == indexes
+    assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
 
 
 def test_the_policy_of_row_level_security_is_decided_once(reader: psycopg.Connection[Any]) -> None:

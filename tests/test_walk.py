@@ -43,6 +43,10 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("GET", BASE + "/prices/{record_id:path}/history"): None,
     ("GET", BASE + "/price-alerts"): None,
     ("GET", BASE + "/price-alerts/stream"): None,
+    ("GET", BASE + "/metrics/daily"): None,
+    ("GET", BASE + "/metrics/top-products"): None,
+    ("GET", BASE + "/metrics/stock-outs"): None,
+    ("GET", BASE + "/metrics/price-anomalies"): None,
     ("POST", BASE + "/uploads"): b'{"entity": "orders"}',
     ("GET", BASE + "/uploads"): None,
     ("GET", BASE + "/activity"): None,
@@ -87,6 +91,7 @@ ROWS = {
     "price_changes": "%(mark)s, 0, 0, 1, %(mark)s, %(mark)s, 'anomaly', true, '[]', 1, 1, 1, 'EUR', 'EUR', 1, now(),"
     " now(), %(mark)s, NULL, NULL, NULL, NULL",
     "price_limits": "%(mark)s, 1, 2, 0",
+    "tenant_daily_metrics": "now(), %(mark)s, 1, 0, 0, 1, 1",
     "uploads": "gen_random_uuid(), 'orders', %(mark)s, now(), now()",
     "tenants": "%(mark)s, 'EUR', '{}', '{}', '[]', 1, now()",
 }

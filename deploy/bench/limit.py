@@ -30,6 +30,7 @@ class Limit:
         with temporary_database(self._database_url, "bench_limit") as url, psycopg.connect(url) as db:
             db.execute("SET ROLE tillstream_writer")
             db.execute(statement("staging"))
+            db.execute("SET app.orders_staged = on")
             db.commit()
             started = time.perf_counter()
             for text in self._batches:

@@ -55,6 +55,7 @@ def _fill(database_url: str, count: int) -> None:
     lines = rows.lines("orders", 0, count)
     with psycopg.connect(database_url) as db:
         db.execute(statement("staging"))
+        db.execute("SET app.orders_staged = on")
         db.commit()
         for first in range(0, count, _BATCH_ROWS):
             with db.cursor().copy("COPY staged_orders FROM STDIN") as copy:
