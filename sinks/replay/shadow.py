@@ -57,6 +57,9 @@ class Shadow:
             self.db.rollback()
             if not self._keep:
                 _drop(self.db, self.schema)
+            # At once: a server ends a session some time after its client has gone.
+            self.db.execute("SELECT pg_advisory_unlock_all()")
+            self.db.commit()
         self.db.close()
 
     def analyze(self) -> None:
