@@ -15,8 +15,9 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -45,8 +46,9 @@ _JAVA_OPTIONS = (
 _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+listeners={protocol}://{host}:{port},CONTROLLER://{host}:{controller_port}
 controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_SSL:SASL_SSL
 # Static voters: unlike dynamic ones their addresses are not kept on disk, so that ports may change.
 controller.quorum.voters=1@{host}:{controller_port}
 log.dirs={data}
@@ -95,6 +97,19 @@ _LOGGING = """\
 """
 
 
+@dataclass(frozen=True)
+class Security:
+    """How clients and the broker know each other; nothing more than loopback by default."""
+
+    protocol: str = "PLAINTEXT"
+    properties: str = ""
+    """Lines of server.properties."""
+    format_options: tuple[str, ...] = ()
+    """Of Kafka's storage tool, which makes the first SCRAM credentials."""
+    client: Mapping[str, str] = field(default_factory=dict)
+    """What librdkafka needs beside the address."""
+
+
 class Broker:
     """One Kafka broker. What `data_dir` holds survives restarts and crashes, on another port too."""
 
@@ -104,10 +119,11 @@ class Broker:
     stop_within = 30.0
     """Seconds to wait before SIGKILL. A stop takes 0.5 s, but 7 s when it also writes the class cache."""
 
-    def __init__(self, data_dir: Path, *, port: int | None = None) -> None:
+    def __init__(self, data_dir: Path, *, port: int | None = None, security: Security | None = None) -> None:
         self.data_dir = data_dir.resolve()
         self.port = port or free_port()
         self.log = self.data_dir / "broker.log"
+        self._security = security or Security()
         self._controller_port = free_port()
         self._storage = self.data_dir / "storage"
 
@@ -128,10 +144,12 @@ class Broker:
         settings, logging_settings = self.data_dir / "server.properties", self.data_dir / "log4j2.xml"
         values = {"host": HOST, "port": self.port, "controller_port": self._controller_port}
         # A .properties file is Latin-1 with the escapes of JSON.
-        settings.write_text(_SETTINGS.format(data=json.dumps(str(self._storage))[1:-1], **values))
+        values["protocol"] = self._security.protocol
+        text = _SETTINGS.format(data=json.dumps(str(self._storage))[1:-1], **values)
+        settings.write_text(text + self._security.properties)
         logging_settings.write_text(_LOGGING)
         if not (self._storage / "meta.properties").exists():
-            _format(jars, settings)
+            _format(jars, settings, self._security.format_options)
         return [
             *(str(JAVA), *_JAVA_OPTIONS, _class_cache(jars), f"-XX:ErrorFile={self.data_dir / 'jvm-crash.log'}"),
             *(f"-Dlog4j2.configurationFile={logging_settings.as_uri()}", f"-Dtillstream.log={self.log}"),
@@ -145,7 +163,7 @@ class Broker:
         """
         # Refused connections are expected here: no log lines about them, and quick further tries.
         quiet = {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200}
-        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, **quiet})
+        admin = AdminClient({"bootstrap.servers": self.bootstrap_servers, **self._security.client, **quiet})
 
         def serves() -> bool:
             try:
@@ -234,13 +252,14 @@ def _class_cache(jars: Iterable[Path]) -> str:
     return f"-XX:AOTCacheOutput={cache}"
 
 
-def _format(jars: Iterable[Path], settings: Path) -> None:
+def _format(jars: Iterable[Path], settings: Path, options: Iterable[str]) -> None:
     """Format new storage. By Kafka's own tool, for it alone sets the features, as transaction.version=2."""
     cluster_id = uuid.uuid4().hex[:22]  # 22 characters of the base64 alphabet are what Kafka takes
     command = [
         *(str(JAVA), *_JAVA_OPTIONS, "-cp", os.pathsep.join(map(str, jars))),
         *("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", f"--config={settings}"),
         *("--feature", "share.version=0", "--feature", "streams.version=0"),  # not used here
+        *options,
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:

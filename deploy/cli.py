@@ -13,13 +13,15 @@ from typing import Annotated
 import confluent_kafka
 import psycopg
 import typer
+from psycopg.conninfo import conninfo_to_dict
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from deploy import credentials, dlq, operate, prices, scrape, tenants, uploads
 from deploy import demo as demo_
-from deploy import operate, tenants
 from deploy.bench import run as bench_
+from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -40,7 +42,10 @@ app = typer.Typer(
 topics_app = typer.Typer(help="The topics of the catalogue.", no_args_is_help=True)
 app.add_typer(topics_app, name="topics")
 app.add_typer(tenants.app, name="tenants")
-for command in (generate, ingest, stock, operate.audit):
+app.add_typer(prices.app, name="prices")
+app.add_typer(uploads.app, name="uploads")
+app.add_typer(dlq.app, name="dlq")
+for command in (generate, ingest, stock, operate.audit, doctor):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)
@@ -85,6 +90,7 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
         table.add_row("PostgreSQL", f"see {stack.data_dir / STACK_FILE} (it holds a password)")
         for role, url in stack.metrics_urls.items():
             table.add_row(f"metrics of {role}", url)
+        table.add_row("Prometheus", f"prometheus --config.file {stack.data_dir / scrape.FOLDER / 'prometheus.yml'}")
         table.add_row("logs", str(stack.data_dir / "logs"))
         console.print(table, soft_wrap=True)
         console.print("[green]up[/green]; Ctrl-C stops everything")
@@ -97,6 +103,7 @@ def demo(
     products: Annotated[int, typer.Option(help="Products a tenant.", min=1)] = 2_000,
     orders: Annotated[int, typer.Option(help="Orders a tenant.", min=1)] = 20_000,
     seed: int = 7,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, with some traffic, for the console.")] = False,
 ) -> None:
     """Start a stack of its own, send generated data through it, print what happened, stop everything.
 
@@ -107,7 +114,14 @@ def demo(
     folder = Path(tempfile.mkdtemp(prefix="tillstream-demo-"))
     try:
         with Stack.from_env(folder, on_step=_say) as stack:
-            held = demo_.run(stack, plan, console)
+            keys = demo_.make_tenants(stack.settings, plan)
+            held = demo_.run(stack, plan, keys, console)
+            console.print(f"The console: {stack.gateway_url}/console" + ("" if keep else " (--keep leaves it running)"))
+            if keep:
+                for tenant_id, key in keys.items():
+                    console.print(f"  log in as {tenant_id} with {key}", highlight=False)
+                console.print("rows go on coming; Ctrl-C stops everything")
+                demo_.keep(stack, plan, keys)
             console.print("[dim]stopping[/dim]")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,9 +156,19 @@ def sinks(
 
 @app.command()
 def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
-    """Bring the database's tables up to date."""
-    applied = migrate_(running(data_dir)[0].database_url)
+    """Bring the database's tables up to date, and make the gateways' login where its URL is known.
+
+    TILLSTREAM_READER_DATABASE_URL says its name and password; DATABASE_URL's user must be allowed to make roles then.
+
+    [dim]DATABASE_URL=postgresql://owner:...@db/tillstream tillstream migrate[/dim]
+    """
+    settings, _ = running(data_dir)
+    applied = migrate_(settings.database_url)
     console.print("\n".join(applied) if applied else "nothing to do")
+    reader = conninfo_to_dict(settings.reader_database_url)
+    if reader.get("user") and reader.get("password"):
+        credentials.make_reader(settings.database_url, str(reader["user"]), str(reader["password"]))
+        console.print(f"{reader['user']} may log in, and read one tenant at a time")
 
 
 @topics_app.command()

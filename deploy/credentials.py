@@ -34,13 +34,18 @@ def load(path: Path) -> Credentials:
 
 def reader_login(owner_url: str, password: str) -> str:
     """Make, or give a new password to, the login that may only read, tenant by tenant; return its URL."""
+    make_reader(owner_url, READER_LOGIN, password)
+    return reader_url(owner_url, password)
+
+
+def make_reader(owner_url: str, login: str, password: str) -> None:
+    """Make the login, or give it this password; its only role is tillstream_reader."""
     with psycopg.connect(owner_url, autocommit=True) as db:
-        name = sql.Identifier(READER_LOGIN)
-        if db.execute("SELECT FROM pg_roles WHERE rolname = %s", [READER_LOGIN]).fetchone() is None:
+        name = sql.Identifier(login)
+        if db.execute("SELECT FROM pg_roles WHERE rolname = %s", [login]).fetchone() is None:
             db.execute(sql.SQL("CREATE ROLE {}").format(name))
         db.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(password)))
         db.execute(sql.SQL("GRANT tillstream_reader TO {}").format(name))
-    return reader_url(owner_url, password)
 
 
 def reader_url(owner_url: str, password: str) -> str:

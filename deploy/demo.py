@@ -1,10 +1,10 @@
 """`tillstream demo`: the whole pipeline on generated data, and a table of what happened."""
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from deploy import live_traffic
 from deploy.stack import Stack
 from producers import generate, tenants
 from producers.generate import Plan
@@ -40,9 +41,8 @@ class Sent:
         self.reasons += [f"line {e['line']} {e['pointer']}: {e['code']}, {e['detail']}" for e in answer.errors[:3]]
 
 
-def run(stack: Stack, plan: Plan, console: Console) -> bool:
+def run(stack: Stack, plan: Plan, keys: dict[str, str], console: Console) -> bool:
     """Send everything, wait until it is applied, print what happened. True when the conservation law holds."""
-    keys = _make_tenants(stack.settings, plan)
     sent = Sent()
     started = time.time()
     asyncio.run(_send(stack.gateway_url, keys, plan, sent, console))
@@ -53,7 +53,13 @@ def run(stack: Stack, plan: Plan, console: Console) -> bool:
     return _verdict(console, sent, report)
 
 
-def _make_tenants(settings: Settings, plan: Plan) -> dict[str, str]:
+def keep(stack: Stack, plan: Plan, keys: dict[str, str]) -> None:
+    """Send a little of everything until Ctrl-C."""
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(live_traffic.send(stack.gateway_url, keys, plan))
+
+
+def make_tenants(settings: Settings, plan: Plan) -> dict[str, str]:
     """Publish the tenants; return their API keys."""
     keys: dict[str, str] = {}
     made = []
@@ -142,8 +148,3 @@ def _verdict(console: Console, sent: Sent, report: Report) -> bool:
     for line in (*report.missing, *report.wrong):
         console.print(f"  {line}", highlight=False)
     return False
-
-
-def folder() -> Path:
-    """Where the demo keeps its data while it runs."""
-    return Path(".tillstream") / "demo"

@@ -106,7 +106,8 @@ class View:
             self._say(f"and {self._hidden:,} more errors; --verbose shows them all")
         refused = [u for u in uploads if u.progress.token and (u.progress.rejected or u.refused_later)]
         for upload in refused[:3]:
-            self._say(f"refused rows of {upload.name}: curl -H 'X-API-Key: ...' {upload.url}/errors")
+            command = f"tillstream uploads errors {upload.progress.token} --tenant-id {upload.tenant_id}"
+            self._say(f"refused rows of {upload.name}: {command}; put right, 'uploads correct' takes them back")
 
     def _show(self, upload: Upload, chunk: Chunk, answer: Answer) -> None:
         room = len(answer.errors) if self._verbose else max(0, _SHOWN - self._shown)

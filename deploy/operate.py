@@ -5,7 +5,7 @@ They find the stack that `tillstream up` runs in `./.tillstream`; KAFKA_BOOTSTRA
 
 import json
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
@@ -73,6 +73,16 @@ def table_of(*names: str) -> Table:
 def show(table: Table) -> None:
     """Print a table whose cells are text as it is, whatever brackets a stranger put into it."""
     console.print(table, markup=False, highlight=False)
+
+
+def say(text: str, to: Console = console) -> None:
+    """Print a line as it is, whole, whatever brackets a stranger put into it."""
+    to.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def say_json(document: Any) -> None:
+    """Print a line of JSON."""
+    print(json.dumps(document), flush=True)  # noqa: T201
 
 
 def bars() -> Progress:

@@ -18,7 +18,7 @@ from typing import IO, Final, Self
 import httpx
 import psycopg
 
-from deploy import credentials
+from deploy import credentials, scrape
 from deploy.broker import HOST, Broker, free_port
 from deploy.database import Database
 from deploy.supervisor import Child, Supervisor
@@ -128,7 +128,9 @@ class Stack:
             self._on_step("Apache Kafka (the first start on a machine downloads it)")
             broker = Broker(self.data_dir / "kafka")
             started.append((self._store(broker), broker))
-            self.settings = replace(self.settings, kafka_bootstrap_servers=broker.bootstrap_servers)
+            self.settings = replace(
+                self.settings, kafka_bootstrap_servers=broker.bootstrap_servers, kafka_security_protocol="PLAINTEXT"
+            )
         if not self._external_database:
             self._on_step("PostgreSQL")
             database = Database(self.data_dir / "postgresql")
@@ -199,6 +201,7 @@ class Stack:
                     "gateway_url": self.gateway_url,
                     "bootstrap_servers": self.settings.kafka_bootstrap_servers,
                     "database_url": self.settings.database_url,
+                    "reader_database_url": self.settings.reader_database_url,
                     "admin_token": self.settings.admin_token,
                     "metrics_urls": self.metrics_urls,
                     "pids": {child.name: child.pid for child in self.supervisor.children},
@@ -206,6 +209,8 @@ class Stack:
                 indent=2,
             )
         )
+        if self._roles:
+            scrape.write(self.data_dir, self.metrics_urls)
         unfinished.replace(path)
 
 
@@ -230,6 +235,8 @@ def running(data_dir: Path, *, needed: bool = True) -> tuple[Settings, str]:
         settings = replace(settings, kafka_bootstrap_servers=known["bootstrap_servers"])
     if not os.environ.get("DATABASE_URL"):
         settings = replace(settings, database_url=known["database_url"])
+    if not settings.reader_database_url:
+        settings = replace(settings, reader_database_url=known["reader_database_url"])
     if not settings.admin_token:
         settings = replace(settings, admin_token=known["admin_token"])
     return settings, known["gateway_url"]

@@ -79,7 +79,7 @@ def stock(
         raise Misconfigured(f"no API key for {tenant_id}: give --api-key, or --keys FILE with tenant_id,api_key")
     gateway = Gateway(gateway_url or running(data_dir)[1], concurrency=1, patience=Patience(patience))
     path = f"/api/v1/tenants/{quote(tenant_id, safe='')}/stock-events" + ("?wait=30s" if wait else "")
-    told = asyncio.run(_send(file, gateway, path, key_header(key), name or _hash(file)))
+    told = asyncio.run(_send(file, gateway, path, key_header(key), name or file_hash(file)))
     counts = {count: n for count, n in msgspec.structs.asdict(told).items() if wait or count in ("accepted", "refused")}
     if as_json:
         print(json.dumps(counts))  # noqa: T201
@@ -132,6 +132,7 @@ def _refused(answer: Answer) -> list[Wrong]:
     return [(error["line"], f"{error['pointer']} {error['code']}, {error['detail']}") for error in answer.errors]
 
 
-def _hash(file: Path) -> str:
+def file_hash(file: Path) -> str:
+    """What a file is known by: sent again, it is the same."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:32]

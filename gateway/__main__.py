@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import signal
 import sys
 from typing import Final
 
@@ -11,7 +12,7 @@ from gateway import isolation
 from gateway.app import create_app
 from gateway.protocol import BoundedHeaders
 from producers import admin
-from schemas import metrics
+from schemas import logs, metrics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -21,14 +22,16 @@ _MIN_SECRET: Final = 32
 def main() -> None:
     """Verify the topics and prove that tenants are isolated, then serve. Exits 2 where something must be mended."""
     settings = Settings.from_env()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    metrics.BUILD.info({"role": "gateway"})
+    logs.setup(settings)
+    metrics.of_role("gateway")
     try:
         app = create_app(settings)
         _check(settings)
     except Misconfigured as exc:
         print(f"tillstream gateway: {exc}", file=sys.stderr)  # noqa: T201
         sys.exit(2)
+    for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises once more when it has drained
+        signal.signal(number, lambda *_: None)
     gc.freeze()  # what lives as long as the process need not be looked at again
     gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
     uvicorn.run(

@@ -20,6 +20,7 @@ from gateway import bodies
 from gateway.ingest import known_parameters
 from gateway.price_policy import PricesChange
 from gateway.problems import Problem, json
+from gateway.wording import sentence
 from producers import tenants
 from producers.tenant import MAX_GRACE_S, MAX_NAME, MAX_PER_MINUTE, ORDER_TOTALS, TENANT_ID, Limits, Policies, Tenant
 from producers.tenants import Change
@@ -252,7 +253,7 @@ async def _body(request: Request, kind: type[_Body]) -> _Body:
     try:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except msgspec.ValidationError as exc:
-        raise Problem(422, "bad_body", f"{exc}; see README, 'Tenants'") from exc
+        raise Problem(422, "bad_body", f"{sentence(exc)}; see README, 'Tenants'") from exc
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Problem(400, "malformed_json", f"the body is not one JSON object: {exc}") from exc
 

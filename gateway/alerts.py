@@ -14,22 +14,24 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import accept
+from gateway import accept, filters
 from gateway.backfill import Backfill
-from gateway.filters import bad, none
+from gateway.filters import bad
 from gateway.headers import header
 from gateway.judged import Alert
 from gateway.lines import Lines
-from gateway.live import Event, Live, Reader
+from gateway.live import Live, Reader
 from gateway.operation import NDJSON
 from gateway.problems import Problem
 from gateway.publishing import unavailable
 from gateway.tenants import api_key, authenticated
+from gateway.watched import Event, Wanted
 from schemas import topics
 from schemas.errors import Unavailable
 
 SSE: Final = "text/event-stream"
 HEARTBEAT_S = 15.0
+_BEGUN_S: Final = 5.0
 _RETRY: Final = b"retry: 2000\n\n"
 _ID: Final = re.compile(r"([0-9]{1,6}):([0-9]{1,18})", re.ASCII)
 _ENDS: Final = {
@@ -60,11 +62,12 @@ async def price_alerts_stream(request: Request) -> Response:
     """Watch alerts on prices as they are made.
 
     Server-sent events, or lines of JSON, as Accept says. With `Last-Event-ID`, first what has come since then. A client
-    that does not keep up is told so in a last event, `end`, and may connect again from where it was. Every 15 seconds
-    without an alert something is sent all the same.
+    that does not keep up is told so in a last event, `end`, and may connect again from where it was. At the beginning,
+    and every 15 seconds without an alert, the stream says how far it is, while Kafka is away too. Filters are those of
+    GET /price-alerts; `from` and `to` choose among what comes, and do not say where to begin.
     """
     tenant_id = authenticated(request).tenant_id
-    none(request.query_params)
+    wanted = Wanted(filters.read("price_alerts", request.query_params, ()))
     media_type = accept.best(header(request, b"accept"), (SSE, NDJSON))
     if not request.state.kafka.reachable:
         raise unavailable("Kafka is away")
@@ -72,11 +75,11 @@ async def price_alerts_stream(request: Request) -> Response:
     partition = topics.partition_of(topics.partition_key(tenant_id), request.state.settings.partitions)
     after = _last_event_id(request, partition)
     with ExitStack() as until_ended:
-        reader = live.reader(tenant_id)
+        reader = live.reader(tenant_id, wanted)
         until_ended.callback(reader.close)
         backfill = None
         if after is not None:
-            backfill = Backfill(live, tenant_id, partition, after + 1)
+            backfill = Backfill(live, tenant_id, wanted, partition, after + 1)
             try:
                 await backfill.open()
             except Unavailable as exc:
@@ -117,7 +120,10 @@ async def _told(
         upto = backfill.position - 1
         yield _so_far(partition, upto)
     else:
+        await request.state.outcomes.begun(_BEGUN_S)
         reader.listen()
+        upto = await reader.position(partition)
+        yield _so_far(partition, upto)  # whoever is cut off before the first alert can come back, too
     while True:
         new = await reader.next(HEARTBEAT_S)
         if reader.ended:

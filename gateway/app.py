@@ -1,29 +1,27 @@
 """The gateway's routes as one table, and what lives as long as it runs."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import cache
 from typing import Any, TypedDict
 
-from prometheus_client import Counter, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import admin, figures, health, openapi, reads, schema_pages, uploads
+from gateway import activity, admin, console, figures, health, openapi, reads, schema_pages, uploads
 from gateway.alerts import price_alerts_stream
 from gateway.bodies import Inflight
+from gateway.corrections import correct_rows
 from gateway.database import Database
 from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
 from gateway.live import Live
+from gateway.measured import Measured
 from gateway.movements import stock_events
 from gateway.price_changes import price_event, price_events
 from gateway.price_rules import price_decisions, price_limits
@@ -35,7 +33,7 @@ from gateway.stream import Streams
 from gateway.tail import Tail
 from gateway.tenants import Registry
 from producers import Producer
-from schemas import metrics, topics
+from schemas import topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
 
@@ -73,7 +71,7 @@ def create_app(settings: Settings) -> Starlette:
             Producer(settings) as producer,
             Reachability(settings) as kafka,
             Database(settings) as database,
-            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen) as outcomes,
+            Tail(settings, [topics.OUTCOMES, topics.PRICES_VERDICTS], live.seen, live.begins) as outcomes,
         ):
             yield State(
                 settings=settings,
@@ -118,11 +116,14 @@ def _routes() -> list[Route]:
         *_both(BASE + "/price-decisions", price_decisions, "POST"),
         *_both(BASE + "/price-alerts/stream", price_alerts_stream, "GET"),
         *_both(BASE + "/uploads", uploads.open_upload, "POST"),
+        *_both(BASE + "/uploads", activity.list_uploads, "GET"),
+        *_both(BASE + "/activity", activity.activity, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.get_upload, "GET"),
         *_both(BASE + "/uploads/{token}", uploads.cancel_upload, "DELETE"),
         *_both(BASE + "/uploads/{token}/chunks/{n}", uploads.put_chunk, "PUT"),
         *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
         *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
+        *_both(BASE + "/uploads/{token}/corrections", correct_rows, "POST"),
         *_both(admin.BASE, admin.Tenants),
         *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
         *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),
@@ -140,6 +141,9 @@ def _routes() -> list[Route]:
         Route(schema_pages.SWAGGER_UI, schema_pages.swagger_ui),
         Route(schema_pages.SWAGGER_UI.rstrip("/"), schema_pages.to_swagger_ui, include_in_schema=False),
         Route(schema_pages.SWAGGER_UI + "{file:str}", schema_pages.swagger_ui_file),
+        Route(console.PAGE, console.console),
+        Route(console.PAGE.rstrip("/"), console.to_console, include_in_schema=False),
+        Route(console.PAGE + "{asset:str}", console.console_file),
     ]
 
 
@@ -187,34 +191,3 @@ async def _unavailable(request: Request, exc: Exception) -> Response:
 
 async def _gone(request: Request, exc: Exception) -> Response:
     return Response(status_code=499)  # nobody reads it
-
-
-@cache
-def _meters(route: str, status: int) -> tuple[Counter, Histogram]:
-    return metrics.REQUESTS.labels(route, str(status)), metrics.REQUEST_SECONDS.labels(route)
-
-
-class Measured:
-    """Counts and times requests, by route; plain ASGI, since BaseHTTPMiddleware is slow."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), 500
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self._app(scope, receive, sending)
-        finally:
-            answered, seconds = _meters(getattr(scope.get("endpoint"), "__name__", "none").strip("_"), status)
-            answered.inc()
-            seconds.observe(time.perf_counter() - started)

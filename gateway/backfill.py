@@ -9,7 +9,8 @@ import confluent_kafka
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from gateway.filters import bad
-from gateway.live import Event, Live, event_of
+from gateway.live import Live, event_of
+from gateway.watched import Event, Wanted
 from schemas import topics
 from schemas.errors import Unavailable
 
@@ -23,8 +24,8 @@ Result = TypeVar("Result")
 class Backfill:
     """Reads one tenant's alerts from an offset of its partition on, in threads: `open`, `missed`, and `close` after."""
 
-    def __init__(self, live: Live, tenant_id: str, partition: int, offset: int) -> None:
-        self._live, self._key = live, topics.partition_key(tenant_id)
+    def __init__(self, live: Live, tenant_id: str, wanted: Wanted, partition: int, offset: int) -> None:
+        self._live, self._key, self._wanted = live, topics.partition_key(tenant_id), wanted
         self.partition, self.position = partition, offset
         """Everything before `position` has been read."""
 
@@ -56,7 +57,7 @@ class Backfill:
     def _open(self) -> None:
         self._consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self._live.settings.kafka_bootstrap_servers,
+                **self._live.settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "error",
@@ -84,7 +85,7 @@ class Backfill:
             for record in records:
                 if (error := record.error()) is None:
                     self.position = record.offset() + 1
-                    if record.key() == self._key and (event := event_of(record)) is not None:
+                    if (event := self._event(record)) is not None:
                         events.append(event)
                 elif error.code() == KafkaError._PARTITION_EOF:
                     self.position = record.offset()  # past the markers of transactions
@@ -92,3 +93,8 @@ class Backfill:
             if records:
                 return events, False
         raise Unavailable(f"Kafka does not answer for {self._live.topic}")
+
+    def _event(self, record: confluent_kafka.Message) -> Event | None:
+        """What is wanted of a record; None where there is nothing."""
+        event = event_of(record) if record.key() == self._key else None
+        return None if event is None else self._wanted.of(event)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
@@ -17,6 +18,7 @@ from starlette.requests import Request
 
 from gateway import isolation
 from gateway.problems import Problem
+from schemas import metrics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -63,6 +65,9 @@ class Database:
         self._in_use: set[Db] = set()
         self._looked = asyncio.Event()
         self._doubted = asyncio.Event()
+        metrics.POOL_BUSY.set_function(lambda: len(self._in_use))
+        if self.url:
+            metrics.DATABASE_UP.labels("read").set_function(lambda: self._pool is not None)
 
     async def __aenter__(self) -> Self:
         if self.url:
@@ -85,7 +90,9 @@ class Database:
         if (pool := self._pool) is None:
             raise Unavailable(self._why or _AWAY)
         try:
+            asked = time.perf_counter()
             async with pool.connection() as db:
+                metrics.POOL_WAIT_SECONDS.observe(time.perf_counter() - asked)
                 self._in_use.add(db)
                 try:
                     await db.execute("SELECT set_config('app.tenant_id', %s, true)", [tenant_id])
@@ -93,6 +100,7 @@ class Database:
                 finally:
                     self._in_use.discard(db)
         except PoolTimeout as exc:
+            metrics.POOL_TIMEOUTS.inc()
             raise Unavailable("all connections to PostgreSQL are busy") from exc
         except QueryCanceled as exc:
             raise Unavailable(f"PostgreSQL needed more than {_PAGE_S} s; ask for less at a time") from exc

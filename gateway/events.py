@@ -12,6 +12,7 @@ from gateway.problems import Problem, json
 from gateway.sql import statement
 from gateway.tenants import authenticated
 from schemas import envelope
+from schemas.corrections import corrected_event
 
 _MAX_ERRORS: Final = 100
 _MAX_LINES: Final = 101
@@ -31,7 +32,7 @@ async def event(request: Request) -> Response:
             first, *repeats = lines
             found = first | await _errors(db, tenant_id, first["position"]) | {"repeats": repeats}
             return json(200, found, {"Cache-Control": "no-store"})
-    if envelope.issued(request.state.settings.secret, tenant_id, event_id):
+    if envelope.issued(request.state.settings.secret, tenant_id, corrected_event(event_id)):
         return json(200, {"event_id": event_id, "status": "pending"}, {"Cache-Control": "no-store"})
     raise Problem(404, "unknown_event", "no gateway made this event id for this tenant, and it is not in the ledger")
 

@@ -23,6 +23,13 @@ ORDERS: Final[dict[str, Any]] = {
     "one order": _ORDER,
     "with fields of your own, kept in raw_payload": _ORDER | {"gift_note": "Happy birthday", "channel": "web"},
 }
+CORRECTIONS: Final[dict[str, Any]] = {
+    "a line of …/errors, its row put right": '{"chunk":1,"line":1,"code":"too_many_decimals","row":'
+    '"{\\"external_order_id\\":\\"A-1003\\",\\"total_amount\\":\\"12.50\\",\\"currency\\":\\"EUR\\",'
+    '\\"order_status\\":\\"paid\\",\\"order_date\\":\\"2026-01-31T12:00:00Z\\"}"}\n',
+    "the row as an object": '{"chunk":1,"line":1,"row":{"external_order_id":"A-1003","total_amount":"12.50",'
+    '"currency":"EUR","order_status":"paid","order_date":"2026-01-31T12:00:00Z"}}\n',
+}
 CUSTOMERS: Final[dict[str, Any]] = {
     "two customers": '{"customer_id":"C-7","name":"Ada Lovelace","email":"ada@example.com","country":"GB"}\n'
     '{"customer_id":"C-8","name":"Charles Babbage","updated_at":"2026-01-31T12:00:00Z"}\n',

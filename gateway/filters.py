@@ -19,6 +19,7 @@ _DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?(
 _DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _MAX_TEXT: Final = 500
+MAX_SCORE: Final = 100
 
 
 class Filter(Struct, frozen=True):
@@ -71,6 +72,12 @@ def day(raw: str) -> datetime:
 
 def _whole(raw: str) -> int:
     if not _WHOLE.fullmatch(raw) or abs(int(raw)) > stock.MAX_QUANTITY:
+        raise ValueError
+    return int(raw)
+
+
+def _score(raw: str) -> int:
+    if not raw.isascii() or not raw.isdigit() or len(raw) > 3 or int(raw) > MAX_SCORE:
         raise ValueError
     return int(raw)
 
@@ -165,6 +172,11 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
             several=True,
         ),
         "status": Filter(f"one or more of {', '.join(ALERTS)}", _one_of(*ALERTS), "status IN ({value})", several=True),
+        "min_score": Filter(
+            f"a whole number, {MAX_SCORE} at most",
+            _score,
+            "EXISTS (SELECT FROM jsonb_array_elements(findings) f WHERE (f->>'score')::int >= {value})",
+        ),
         "from": Filter(_MOMENT, moment, "logged_at >= {value}"),
         "to": Filter(f"{_MOMENT}; alerts of that moment are left out", moment, "logged_at < {value}"),
     },

@@ -1,5 +1,6 @@
 """Whether the gateway lives, whether it can serve, and what it has counted."""
 
+import asyncio
 from typing import Annotated
 
 import prometheus_client
@@ -34,4 +35,6 @@ async def readyz(request: Request) -> Response:
 
 async def metrics(request: Request) -> Response:
     """Show the metrics of this process, for Prometheus."""
-    return Response(prometheus_client.generate_latest(), media_type=prometheus_client.CONTENT_TYPE_LATEST)
+    # In a thread: with many tenants and routes it takes tens of milliseconds, in which no request would be answered.
+    text = await asyncio.to_thread(prometheus_client.generate_latest)
+    return Response(text, media_type=prometheus_client.CONTENT_TYPE_LATEST)

@@ -10,7 +10,8 @@ from gateway import bodies, idempotency
 from gateway.headers import header
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, unavailable
-from gateway.tenants import api_key
+from gateway.tenants import authenticated
+from gateway.wording import sentence
 from producers.tenants import Tenant
 from schemas import envelope
 from schemas.rows import ENTITIES
@@ -34,7 +35,7 @@ async def ingest(request: Request) -> Response:
     entity = ENTITIES.get(request.path_params["entity"])
     if entity is None:
         raise Problem(404, "not_found", f"there is nothing at this path; ingest takes {', '.join(ENTITIES)}")
-    tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    tenant = authenticated(request)
     single = is_json(request)
     if single:
         await request.state.limits.take(request, tenant)
@@ -106,7 +107,7 @@ async def json_body(request: Request, tenant: Tenant, kind: type[Document]) -> t
     try:
         return msgspec.json.decode(raw, type=kind), raw.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Problem(400, "bad_document", f"the body is not what this path takes: {exc}") from exc
+        raise Problem(400, "bad_document", f"the body is not what this path takes: {sentence(exc)}") from exc
 
 
 def is_json(request: Request) -> bool:

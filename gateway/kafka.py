@@ -21,7 +21,7 @@ class Reachability:
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka,
                 "log_level": 0,
                 "socket.timeout.ms": 3_000,
             }

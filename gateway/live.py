@@ -8,13 +8,15 @@ import asyncio
 import logging
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple
+from typing import Final
 
 import confluent_kafka
 import msgspec
+from confluent_kafka import TopicPartition
 
 from gateway.judged import alert
 from gateway.problems import Problem
+from gateway.watched import ALL, Event, Facts, Wanted
 from schemas import codec, metrics, topics
 from schemas.errors import Undecodable
 from schemas.prices import PRICE_VERDICTS, alarming
@@ -32,15 +34,6 @@ FAIR_BYTES: Final = 64_000
 _BACKFILLS_AT_ONCE: Final = 4
 
 
-class Event(NamedTuple):
-    """The alerts of one record of `prices.verdicts`, each as JSON, and where it lies."""
-
-    partition: int
-    offset: int
-    alerts: list[bytes]
-    size: int
-
-
 def event_of(record: confluent_kafka.Message) -> Event | None:
     """The alerts in a record; None where there is none."""
     try:
@@ -48,9 +41,12 @@ def event_of(record: confluent_kafka.Message) -> Event | None:
     except Undecodable as exc:  # of a newer version than this gateway
         log.error("%s[%d]@%d: %s", record.topic(), record.partition(), record.offset(), exc)
         return None
-    rows = enumerate(batch["rows"])
-    alerts = [msgspec.json.encode(alert(batch, index, row)) for index, row in rows if alarming(row)]
-    return Event(record.partition(), record.offset(), alerts, sum(map(len, alerts))) if alerts else None
+    rows = [(index, row) for index, row in enumerate(batch["rows"]) if alarming(row)]
+    if not rows:
+        return None
+    alerts = [msgspec.json.encode(alert(batch, index, row)) for index, row in rows]
+    facts = tuple(Facts.of(batch, row) for _, row in rows)
+    return Event(record.partition(), record.offset(), alerts, sum(map(len, alerts)), facts)
 
 
 class Live:
@@ -65,14 +61,14 @@ class Live:
         self._readers: dict[bytes, tuple[Reader, ...]] = {}
         self._of_tenant: Counter[str] = Counter()
 
-    def reader(self, tenant_id: str) -> "Reader":
+    def reader(self, tenant_id: str, wanted: Wanted = ALL) -> "Reader":
         """A place among the readers, until it is closed. Raises Problem 503 when there are too many."""
         if self._of_tenant.total() >= MAX_READERS or self._of_tenant[tenant_id] >= MAX_OF_TENANT:
             detail = f"{MAX_OF_TENANT} streams of a tenant, {MAX_READERS} of a gateway; try again when one has ended"
             raise Problem(503, "too_many_streams", detail, retry_after=5)
         self._of_tenant[tenant_id] += 1
         metrics.ALERT_STREAMS.inc()
-        return Reader(self, tenant_id)
+        return Reader(self, tenant_id, wanted)
 
     def add(self, reader: "Reader") -> None:
         """What `Reader.listen` does here."""
@@ -86,6 +82,10 @@ class Live:
         self._of_tenant[reader.tenant_id] -= 1
         self._of_tenant += Counter()  # forgets who has none
         metrics.ALERT_STREAMS.dec()
+
+    def begins(self, ends: list[TopicPartition]) -> None:
+        """Everything before here was there before this gateway; runs in the tail's thread."""
+        self.positions |= {end.partition: end.offset - 1 for end in ends if end.topic == self.topic}
 
     def seen(self, record: confluent_kafka.Message) -> None:
         """Hand the alerts of a record to its tenant's readers. Runs in the tail's thread."""
@@ -108,8 +108,8 @@ class Live:
 class Reader:
     """One request's share: `listen`, then `next`, and `close` in any case."""
 
-    def __init__(self, live: Live, tenant_id: str) -> None:
-        self._live = live
+    def __init__(self, live: Live, tenant_id: str, wanted: Wanted) -> None:
+        self._live, self.wanted = live, wanted
         self._events: deque[Event] = deque()
         self._behind = 0
         self._more = asyncio.Event()
@@ -121,9 +121,9 @@ class Reader:
         """From here on every alert is kept for `next`."""
         self._live.add(self)
 
-    def put(self, event: Event) -> None:
-        """Keep it until it is fetched, or end for being too far behind."""
-        if self.ended:
+    def put(self, seen: Event) -> None:
+        """Keep what is wanted of it until it is fetched, or end for being too far behind."""
+        if self.ended or (event := self.wanted.of(seen)) is None:
             return
         behind = self._behind + event.size
         crowded = self._live.held + event.size > MAX_HELD_BYTES and behind > FAIR_BYTES

@@ -18,12 +18,13 @@ from gateway import bodies, idempotency, parse, stock_outcomes
 from gateway.headers import header
 from gateway.ingest import answered, choice, is_json, known_parameters
 from gateway.lines import Lines
+from gateway.measured import received
 from gateway.problems import Problem
 from gateway.publishing import MAX_ERRORS, Answer, Body, traceparent_of, unavailable
 from gateway.stock_outcomes import Before
-from gateway.tenants import api_key
+from gateway.tenants import authenticated
 from producers.tenants import Tenant
-from schemas import codec, envelope, metrics, topics
+from schemas import codec, envelope, topics
 from schemas.errors import Rejected, Unavailable
 from schemas.movements import MOVEMENT
 
@@ -52,7 +53,7 @@ async def stock_events(request: Request) -> Response:
     is decided.
     """
     key = request.state.idempotency_key = idempotency.key_of(request)
-    tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    tenant = authenticated(request)
     single = is_json(request)
     if single:
         await request.state.limits.take(request, tenant)
@@ -122,7 +123,7 @@ async def _check(request: Request, tenant: Tenant, body: Body, key: str, *, all_
         answer.accepted = len(rows)
         part_ = f"1-{body.lines} {body.hash}"
         answer.event_ids = [envelope.event_id(request.state.settings.secret, tenant.tenant_id, id_, part_)]
-    metrics.ROWS_RECEIVED.labels(MOVEMENT.name, "rejected").inc(answer.rejected)
+    received(request, MOVEMENT.name, "rejected", answer.rejected)
     return Checked(value, answer, envelope.Request(id_, 1, body.lines, body.lines), body.hash)
 
 
@@ -148,7 +149,7 @@ async def _publish(request: Request, tenant: Tenant, checked: Checked) -> None:
         raise unavailable(str(exc)) from exc
     except Rejected as exc:
         raise Problem(413, exc.code, exc.detail) from exc
-    metrics.ROWS_RECEIVED.labels(MOVEMENT.name, "accepted").inc(checked.answer.accepted)
+    received(request, MOVEMENT.name, "accepted", checked.answer.accepted)
 
 
 def _wait(request: Request) -> int:

@@ -54,6 +54,7 @@ _TAGS: Final = {
     "Figures": "What was sold on which day, and other counts.",
     "Admin": "Tenants, their keys, limits and policies; for who has the admin token.",
     "Health": "For orchestrators and Prometheus.",
+    "Console": "A page for people.",
     "Schema": "This document.",
 }
 _SECURITY: Final = {

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta
 
-from gateway import admin, health, schema_pages, uploads
-from gateway.examples import CUSTOMERS, ORDERS, PRODUCTS
+from gateway import activity, admin, console, corrections, health, schema_pages, uploads
+from gateway.examples import CORRECTIONS, CUSTOMERS, ORDERS, PRODUCTS
 from gateway.figure_operations import FIGURES
 from gateway.ingest import Validated
 from gateway.operation import (
@@ -139,6 +139,18 @@ UPLOADS: Final = {
         ),
         security=KEYS,
     ),
+    f"POST {TENANT}/uploads/{{token}}/corrections": Operation(
+        "correct_rows",
+        "Uploads",
+        taken=Taken(
+            f"Lines of …/errors with their rows put right, 10,000 at most. {COMPRESSED}",
+            {NDJSON: Content(Annotated[list[corrections.Correction], _SOME], CORRECTIONS)},
+        ),
+        parameters=("traceparent",),
+        answers={202: Said("Kafka has acknowledged the good ones.", {JSON: Content(corrections.Corrected)})},
+        codes=(*_UPLOAD, *_BODY, *_ROWS, "bad_parameter", "reads_unavailable", "upload_cancelled"),
+        security=KEYS,
+    ),
     f"GET {TENANT}/uploads/{{token}}/errors": Operation(
         "list_refused_rows",
         "Uploads",
@@ -248,6 +260,23 @@ ABOUT: Final = {
         ANY_CODE,
         parameters=("If-None-Match",),
     ),
+    f"GET {console.PAGE}": Operation(
+        "console",
+        "Console",
+        {200: Said("The page.", {"text/html": Content()}, _OF_PAGE), 304: Said(_UNCHANGED, {}, _OF_PAGE)},
+        ANY_CODE,
+        parameters=("If-None-Match",),
+    ),
+    f"GET {console.PAGE}{{asset}}": Operation(
+        "console_file",
+        "Console",
+        {
+            200: Said("The file.", {kind: Content() for kind in ("text/javascript", "text/css")}, _OF_PAGE),
+            304: Said(_UNCHANGED, {}, _OF_PAGE),
+        },
+        (*ANY_CODE, "not_found"),
+        parameters=("If-None-Match",),
+    ),
     f"GET {schema_pages.SWAGGER_UI}{{file}}": Operation(
         "swagger_ui_file",
         "Schema",
@@ -269,6 +298,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **PRICES,
     **READS,
     **FIGURES,
+    **activity.OPERATIONS,
     **ADMIN,
     **ABOUT,
 }

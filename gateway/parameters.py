@@ -2,7 +2,8 @@
 
 from typing import Any, Final, get_args
 
-from gateway.filters import ALERTS, FILTERS, FINDINGS
+from gateway import console
+from gateway.filters import ALERTS, FILTERS, FINDINGS, MAX_SCORE
 from gateway.judged import STATUSES
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
@@ -29,6 +30,7 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "updated_since": _MOMENT,
     "outcome": {"type": "array", "items": {"type": "string", "enum": list(OUTCOMES)}, "minItems": 1},
     "name": {"type": "array", "items": {"type": "string", "enum": list(FINDINGS)}, "minItems": 1},
+    "min_score": {"type": "integer", "minimum": 0, "maximum": MAX_SCORE},
     "price_history.status": {"type": "array", "items": {"type": "string", "enum": list(STATUSES)}, "minItems": 1},
     "price_alerts.status": {"type": "array", "items": {"type": "string", "enum": list(ALERTS)}, "minItems": 1},
     "by": {"type": "string", "enum": ["revenue", "quantity"], "default": "revenue"},
@@ -55,6 +57,7 @@ _ONLY: Final = {
     "price_alerts.product_id": "of this product",
     "price_alerts.name": "with one of these findings",
     "price_alerts.status": "with one of these statuses",
+    "price_alerts.min_score": "with a finding of at least this score",
     "price_alerts.from": "of this moment and later",
     "price_alerts.to": "before this moment",
     **{
@@ -95,6 +98,11 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "n": _path("n", "Number of the chunk.", {"type": "integer", "minimum": 1, "maximum": MAX_CHUNKS}, example=1),
     "key_id": _path("key_id", "The key, by its id as the tenant lists it.", {"type": "string", "minLength": 1}),
     "file": _path("file", "A file of the page.", {"type": "string", "enum": list(FILES)}),
+    "asset": _path("asset", "A file of the page.", {"type": "string", "enum": list(console.FILES)}),
+    "uploads.limit": _query(
+        "limit", "Size of the page.", {"type": "integer", "minimum": 1, "maximum": 100, "default": 20}
+    ),
+    "uploads.before": _query("before", "The upload_id after which it begins.", {"type": "string", "format": "uuid"}),
     "on_error": _query(
         "on_error",
         "Where some rows are wrong: take the others, or none (all rows must then fit one message).",

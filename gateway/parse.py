@@ -11,11 +11,12 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from decimal import Decimal
 from functools import cache
-from typing import Annotated, Any, Final, TypedDict, get_args
+from typing import Annotated, Any, Final, TypedDict
 
 import msgspec
 from msgspec import Meta, Struct
 
+from gateway.wording import explained
 from schemas import topics
 from schemas.rows import TIMES, Entity, Money, OptionalMoney, OrderItem
 from schemas.values import IDENTIFIERS, Invalid, amount_of, currency_code, identifier, micros, money
@@ -28,17 +29,6 @@ _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAX_EXPONENT: Final = 308  # of a double, beyond which few readers follow
 _MAX_ROW_ERRORS: Final = 100
 """Of one line; a last one counts the others, so that the first answer and a replayed one say the same."""
-_TYPES: Final = re.compile("`([^`]*)`")
-_JSON_TYPES: Final = {
-    "str": "a string",
-    "int": "an integer",
-    "float": "a number",
-    "decimal": "a number",
-    "bool": "a boolean",
-    "object": "an object",
-    "array": "an array",
-}
-_AT: Final = re.compile(r" - at `\$(.*)`$")
 
 
 class FieldError(TypedDict):
@@ -272,27 +262,10 @@ def _not_a_moment(given: Any, pointer: str) -> Fault:
 
 
 def _reason(exc: msgspec.ValidationError, pointer: str, type_: Any = None) -> Fault:
-    """What msgspec says of one field, in JSON's words; `type_` tells what an enumeration takes."""
-    text = str(exc)
-    if at := _AT.search(text):
-        text = text[: at.start()]
-        pointer += at.group(1).replace("[", "/").replace("]", "").replace(".", "/")
-    wrong_type = text.startswith("Expected `") and ", got `" in text
-    if text.startswith("Invalid enum value"):
-        text = f"expected one of {', '.join(_choices(type_))}, got {text.removeprefix('Invalid enum value ')}"
-    elif text.startswith("Expected"):
-        text = "e" + _TYPES.sub(_in_json, text)[1:]
-    return ("wrong_type" if wrong_type else "invalid_value"), text, pointer
-
-
-def _in_json(types: re.Match[str]) -> str:
-    return " or ".join(_JSON_TYPES.get(name, name) for name in types[1].split(" | "))
-
-
-def _choices(type_: Any) -> Iterator[str]:
-    """The words of a Literal, wherever it stands in an annotation."""
-    for part in get_args(type_):
-        yield from [part] if isinstance(part, str) else _choices(part)
+    """What msgspec says of one field; `type_` tells what an enumeration takes."""
+    wrong_type = str(exc).startswith("Expected `") and ", got `" in str(exc)
+    text, within = explained(exc, type_)
+    return ("wrong_type" if wrong_type else "invalid_value"), text, pointer + within
 
 
 def _unstorable(value: Any, pointer: str = "") -> Iterator[Fault]:

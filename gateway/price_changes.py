@@ -13,12 +13,13 @@ from starlette.responses import Response
 
 from gateway import bodies, idempotency, parse
 from gateway.ingest import answered, choice, is_json, known_parameters
+from gateway.measured import received
 from gateway.price_messages import Message, media_type, product_of_path, published
 from gateway.problems import Problem
 from gateway.publishing import MAX_ERRORS, Answer, Body, unavailable
 from gateway.tenants import authenticated
 from producers.tenants import Tenant
-from schemas import codec, envelope, metrics, topics
+from schemas import codec, envelope, topics
 from schemas.price_events import PRICE
 
 _PARAMETERS: Final = {"on_error", "validate_only"}
@@ -95,7 +96,7 @@ async def _taken(request: Request, tenant: Tenant, body: Body, key: str) -> Resp
     if _dry(request) or not messages:
         return answered(answer, {"Idempotency-Key": key}, dry=_dry(request))
     response = await published(request, tenant, answer, messages, body.hash)
-    metrics.ROWS_RECEIVED.labels(PRICE.name, "accepted").inc(answer.accepted)
+    received(request, PRICE.name, "accepted", answer.accepted)
     return response
 
 
@@ -129,7 +130,7 @@ async def _check(request: Request, tenant: Tenant, body: Body, key: str) -> tupl
         messages.append(Message(PRICE.type, value, len(part), event_id, envelope.Request(id_, first, last, body.lines)))
         first = last + 1
     answer.accepted, answer.event_ids = len(rows), [message.event_id for message in messages]
-    metrics.ROWS_RECEIVED.labels(PRICE.name, "rejected").inc(answer.rejected)
+    received(request, PRICE.name, "rejected", answer.rejected)
     return answer, messages
 
 

@@ -6,6 +6,7 @@ from msgspec import Meta, Struct
 
 from gateway.alerts import SSE, AlertLine
 from gateway.examples import DECISIONS, PRICE_EVENT, PRICE_EVENTS, PRICE_LIMITS
+from gateway.filters import FILTERS
 from gateway.ingest import Validated
 from gateway.judged import DateTime, Found, Price, PriceStatus, Told
 from gateway.operation import (
@@ -162,7 +163,7 @@ PRICES: Final[dict[str, Operation]] = {
     f"GET {TENANT}/price-alerts/stream": Operation(
         "watch_price_alerts",
         "Prices",
-        parameters=("Last-Event-ID",),
+        parameters=("Last-Event-ID", *(f"price_alerts.{name}" for name in FILTERS["price_alerts"])),
         answers={
             200: Said(
                 "Alerts, for as long as the client listens. The data of events are as the lines are.",

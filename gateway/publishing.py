@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import re
 import time
-from functools import cache
 from itertools import chain
 from typing import Annotated, Final
 
@@ -13,9 +12,10 @@ from starlette.requests import Request
 
 from gateway import parse
 from gateway.headers import header
+from gateway.measured import received
 from gateway.problems import Problem
 from producers.tenants import Tenant
-from schemas import codec, envelope, metrics, topics
+from schemas import codec, envelope, topics
 from schemas.envelope import ROWS_REJECTED
 from schemas.errors import Rejected, Unavailable
 from schemas.rows import Entity
@@ -27,8 +27,6 @@ _MAX_LINES: Final = 100_000
 _KEPT_OF_ROW: Final = 10_000
 """Characters kept of a refused row."""
 _TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
-
-_received: Final = cache(metrics.ROWS_RECEIVED.labels)
 
 
 class Answer(Struct):
@@ -72,7 +70,13 @@ class Publishing:
         dry: bool = False,
         all_or_nothing: bool = False,
     ) -> None:
-        self._state, self._tenant, self._entity, self._origin = request.state, tenant, entity, origin
+        self._request, self._state, self._tenant, self._entity, self._origin = (
+            request,
+            request.state,
+            tenant,
+            entity,
+            origin,
+        )
         self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
         self._traceparent = traceparent_of(header(request, b"traceparent"))
         self._accepted_ms = time.time_ns() // 1_000_000
@@ -90,8 +94,8 @@ class Publishing:
                 await asyncio.sleep(0)  # a large body must not keep others waiting
             await self._take(part)
         await self._acknowledged()
-        _received(self._entity.name, "accepted").inc(0 if self._dry else self._answer.accepted)
-        _received(self._entity.name, "rejected").inc(self._answer.rejected)
+        received(self._request, self._entity.name, "accepted", 0 if self._dry else self._answer.accepted)
+        received(self._request, self._entity.name, "rejected", self._answer.rejected)
         return self._answer
 
     async def _take(self, part: list[parse.Line]) -> None:

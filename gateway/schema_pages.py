@@ -18,7 +18,7 @@ SWAGGER_UI: Final = "/api/schema/swagger-ui/"
 FILES: Final = ("initializer.js", "page.css", "swagger-ui.css", "swagger-ui-bundle.js", "favicon-32x32.png")
 """All that the page loads; the package has more, such as an editor, which nobody needs here."""
 _OURS: Final = Path(__file__).parent / "swagger_ui"
-_PAGE_HEADERS: Final = {
+PAGE_HEADERS: Final = {
     # Scripts may set an element's style without 'unsafe-inline'; Swagger UI's icons are data: URLs.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:;"
     " connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -77,7 +77,7 @@ def _file(name: str) -> Static:
     """A file of ours, or of the package."""
     ours = _OURS / name
     media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
-    return Static((ours if ours.exists() else _theirs() / name).read_bytes(), media_type, _PAGE_HEADERS)
+    return Static((ours if ours.exists() else _theirs() / name).read_bytes(), media_type, PAGE_HEADERS)
 
 
 def _theirs() -> Path:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from gateway import idempotency, parse
 from gateway.ingest import ingest
+from gateway.measured import WHOSE, one_accepted
 from gateway.problems import Problem, render
 from gateway.protocol import WHOLE
 from gateway.publishing import Answer, refused, traceparent_of
@@ -52,7 +53,6 @@ class SingleEvents:
         self._secret = settings.secret
         self._topic = settings.named(topics.INGESTION)
         self._most = min(_MOST, settings.max_body_bytes, settings.max_line_bytes)
-        self._accepted = {name: metrics.ROWS_RECEIVED.labels(name, "accepted") for name in ENTITIES}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["method"] == "POST" and (event := _recognised(scope)) is not None:
@@ -84,6 +84,7 @@ class SingleEvents:
         """Send the message, wait for its acknowledgement, and answer."""
         state, tenant_id, entity, body = scope["state"], event.tenant.tenant_id, event.entity, event.body
         key = state["idempotency_key"] = idempotency.new_key()
+        state[WHOSE] = metrics.TOP.of(tenant_id)
         request_id, event_id = envelope.ids_of_one_row(self._secret, tenant_id, f"ingest/{entity.name}", key)
         headers = envelope.headers_of_one_row(
             event_id,
@@ -102,7 +103,7 @@ class SingleEvents:
             return
         finally:
             state["inflight"].give_back(tenant_id, len(body))
-        self._accepted[entity.name].inc()
+        one_accepted(entity.name, state[WHOSE])
         content = _encode(Answer([event_id], 1, 0, [], 0))
         answer_headers = [
             (b"idempotency-key", key.encode()),

@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 class Tail:
     """`async with Tail(settings, [topics.OUTCOMES]) as tail:`, and `with tail.waiter(tenant_id, event_id) as waiter:`.
 
-    `seen` is called with every record, in the tail's thread.
+    `begins` is called with where it begins, `seen` with every record, both in the tail's thread.
     """
 
     def __init__(
@@ -51,8 +51,10 @@ class Tail:
         settings: Settings,
         topics: list[str],
         seen: Callable[[confluent_kafka.Message], None] = lambda record: None,
+        begins: Callable[[list[TopicPartition]], None] = lambda ends: None,
     ) -> None:
-        self._settings, self._topics, self._seen = settings, [settings.named(topic) for topic in topics], seen
+        self._settings, self._topics = settings, [settings.named(topic) for topic in topics]
+        self._seen, self._begins = seen, begins
         self._waiters: dict[Awaited, tuple[Waiter, ...]] = {}
         self._of_tenant: Counter[str] = Counter()
         self._stopping = threading.Event()
@@ -100,7 +102,7 @@ class Tail:
     def _follow(self) -> None:
         consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                **self._settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "latest",
@@ -114,6 +116,7 @@ class Tail:
         while not self._stopping.is_set():
             if (ends := self._ends(consumer)) is not None:
                 consumer.assign(ends)
+                self._begins(ends)
                 self._loop.call_soon_threadsafe(self._begun.set)
                 break
             self._stopping.wait(_LOOK_S)

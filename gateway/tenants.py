@@ -10,6 +10,7 @@ from typing import Final
 from starlette.requests import Request
 
 from gateway.headers import header
+from gateway.measured import WHOSE
 from gateway.problems import Problem
 from producers import tenants
 from producers.tenant import ApiKey, now
@@ -133,4 +134,5 @@ def key_in(x_api_key: str, authorization: str) -> str:
 def authenticated(request: Request) -> Tenant:
     """The tenant of the path, whose key the request carries. Raises Problem 401, 403, 404 or 503."""
     tenant: Tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
+    setattr(request.state, WHOSE, metrics.TOP.of(tenant.tenant_id))
     return tenant

@@ -29,6 +29,7 @@ SELECT chunk, coalesce(range_agg(int4range(first_line, last_line + 1)) FILTER (W
        sum(applied), sum(superseded), sum(duplicate), sum(conflict), sum(rejected),
        extract(epoch FROM min(applied_at)), extract(epoch FROM max(applied_at))
 FROM ledger WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND type <> 'tillstream.upload-completed.v1'
+              AND correction IS NULL
 GROUP BY chunk
 """
 _HIGHEST: Final = """
@@ -39,10 +40,22 @@ _REJECTED: Final = """
 SELECT count(*) FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND stage = 'gateway'
 """
+_CORRECTED: Final = """
+SELECT count(*), coalesce(sum(applied), 0), coalesce(sum(superseded), 0) FROM ledger
+WHERE tenant_id = %s AND upload_id = %s AND correction IS NOT NULL AND outcome = 'applied' AND rejected = 0
+"""
+# A row that was corrected has gone from here; one whose correction was refused, too, says why that was.
 _ERRORS: Final = """
-SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row, stage
+SELECT chunk, line, row_index, log_offset, row_errors.code, pointer, row_errors.detail, errors, row, stage,
+       coalesce(correction, 0)
 FROM ledger JOIN row_errors USING (tenant_id, topic, partition, log_offset)
 WHERE tenant_id = %s AND upload_id = %s AND chunk > 0 AND (chunk, line, log_offset, row_index) > (%s, %s, %s, %s)
+      AND NOT EXISTS (
+          SELECT FROM ledger c
+          WHERE c.tenant_id = ledger.tenant_id AND c.upload_id = ledger.upload_id AND c.chunk = ledger.chunk
+                AND c.first_line = row_errors.line AND c.correction > coalesce(ledger.correction, 0)
+                AND c.outcome = 'applied'
+      )
 ORDER BY chunk, line, log_offset, row_index LIMIT %s
 """
 
@@ -67,7 +80,10 @@ class Rows(Struct):
     superseded: int
     duplicate: int
     conflict: int
-    rejected: int
+    rejected: Annotated[int, Meta(description="Without those that have been corrected since.")]
+    corrected: Annotated[
+        int, Meta(description="Were refused at first; they are counted as applied or superseded, too.")
+    ]
 
 
 class UploadState(Struct):
@@ -95,6 +111,7 @@ class RefusedRow(Struct):
     errors: Annotated[list[FieldError], Meta(description="All that is wrong with it; the first stands above, too.")]
     row: Annotated[str | None, Meta(description="As JSON, or what came in its place.")]
     stage: Annotated[Literal["gateway", "sink"], Meta(description="Where it was refused.")]
+    correction: Annotated[int, Meta(description="0: as it came first; else the how-manieth correction was refused so.")]
 
 
 class Known(Struct, frozen=True):
@@ -146,21 +163,29 @@ async def read(
     database: Database, tenant_id: str, token: Token, completed_with: int | None, cancelled: bool
 ) -> UploadState:
     """The state document. What was just said counts already; while PostgreSQL is away it is all that is known."""
-    row, chunks, refused = None, [], 0
+    row, chunks, refused, corrected = None, [], 0, (0, 0, 0)
     try:
         async with database.transaction(tenant_id) as db:
             row = await look_up(db, tenant_id, token.upload_id)
             chunks = await (await db.execute(_CHUNKS, [tenant_id, token.upload_id])).fetchall()
             counted = await (await db.execute(_REJECTED, [tenant_id, token.upload_id])).fetchone()
             refused = counted[0] if counted else 0
+            corrected = await (await db.execute(_CORRECTED, [tenant_id, token.upload_id])).fetchone() or corrected
     except Unavailable:
         if completed_with is None and not cancelled:
             raise
     whole = {chunk[0] for chunk in chunks if chunk[1]}
     total = completed_with or (row.chunks if row else None)
     missing = _missing(whole, total)
-    rows = Rows(*(sum(chunk[n] for chunk in chunks) for n in range(2, 7)))
-    rows.rejected += refused
+    applied, superseded, duplicate, conflict, rejected = (sum(chunk[n] for chunk in chunks) for n in range(2, 7))
+    rows = Rows(
+        applied + corrected[1],
+        superseded + corrected[2],
+        duplicate,
+        conflict,
+        rejected + refused - corrected[0],
+        corrected[0],
+    )
     completed = completed_with is not None or bool(row and row.completed)
     return UploadState(
         upload_id=str(token.upload_id),
@@ -214,9 +239,9 @@ async def errors(database: Database, tenant_id: str, upload_id: UUID) -> AsyncIt
 
 
 def _error_line(found: Any) -> bytes:
-    chunk, line, _, _, code, pointer, detail, all_errors, row, stage = found
+    chunk, line, _, _, code, pointer, detail, all_errors, row, stage, correction = found
     listed = all_errors or [{"pointer": pointer, "code": code, "detail": detail}]
-    return msgspec.json.encode(RefusedRow(chunk, line, code, pointer, detail, listed, row, stage)) + b"\n"
+    return msgspec.json.encode(RefusedRow(chunk, line, code, pointer, detail, listed, row, stage, correction)) + b"\n"
 
 
 def rfc3339(us: int) -> str:

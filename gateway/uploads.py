@@ -20,7 +20,7 @@ from gateway.idempotency import OtherBody
 from gateway.ingest import json_body
 from gateway.problems import Problem, json
 from gateway.publishing import Answer, Body, Publishing, publish_one, unavailable
-from gateway.tenants import api_key
+from gateway.tenants import authenticated
 from gateway.upload_state import DATE_TIME
 from gateway.upload_token import Token
 from producers.tenants import Tenant
@@ -77,7 +77,7 @@ async def open_upload(request: Request) -> Response:
     again; say at the end how many there are.
     """
     key = request.state.idempotency_key = idempotency.key_of(request)
-    tenant = _tenant(request)
+    tenant = authenticated(request)
     opening, body = await json_body(request, tenant, Opening)
     # Another body under the key is another upload, which the streams do not open: no chunk of it counts.
     upload_id = envelope.request_id(tenant.tenant_id, "uploads", f"{key}\n{body}")
@@ -131,8 +131,8 @@ async def put_chunk(request: Request) -> Response:
 
     202 once Kafka has acknowledged; the same chunk again gets the same answer. A chunk never changes.
     """
-    tenant = _tenant(request)
-    token = _token(request, tenant)
+    tenant = authenticated(request)
+    token = token_of(request, tenant)
     number = _number(request.path_params["n"])
     _must_run(token)
     if not request.state.kafka.reachable:
@@ -179,8 +179,8 @@ async def complete_upload(request: Request) -> Response:
 
     202 with the upload's state. Chunks that are missing may still come, others are refused.
     """
-    tenant = _tenant(request)
-    token = _token(request, tenant)
+    tenant = authenticated(request)
+    token = token_of(request, tenant)
     completion, _ = await json_body(request, tenant, Completion)
     _must_run(token)
     await upload_state.must_complete(request.state.database, tenant.tenant_id, token.upload_id, completion.chunks)
@@ -200,8 +200,8 @@ async def cancel_upload(request: Request) -> Response:
 
     202 with its state. No chunk counts from here on; what was applied stays.
     """
-    tenant = _tenant(request)
-    token = _token(request, tenant)
+    tenant = authenticated(request)
+    token = token_of(request, tenant)
     record = {
         "tenant_id": tenant.tenant_id,
         "upload_id": str(token.upload_id),
@@ -216,8 +216,8 @@ async def get_upload(request: Request) -> Response:
 
     Its state, chunks applied and missing, rows by outcome, and when it may be done.
     """
-    tenant = _tenant(request)
-    return await _state(request, tenant, _token(request, tenant), 200)
+    tenant = authenticated(request)
+    return await _state(request, tenant, token_of(request, tenant), 200)
 
 
 async def get_errors(request: Request) -> Response:
@@ -225,8 +225,8 @@ async def get_errors(request: Request) -> Response:
 
     As NDJSON, by chunk and line: what is wrong with each, and the row itself.
     """
-    tenant = _tenant(request)
-    token = _token(request, tenant)
+    tenant = authenticated(request)
+    token = token_of(request, tenant)
     pages = upload_state.errors(request.state.database, tenant.tenant_id, token.upload_id)
     first = await anext(pages, b"")  # what fails, fails before the answer begins
 
@@ -269,12 +269,8 @@ async def _publish(
     )
 
 
-def _tenant(request: Request) -> Tenant:
-    tenant: Tenant = request.state.registry.authenticate(request.path_params["tenant_id"], api_key(request))
-    return tenant
-
-
-def _token(request: Request, tenant: Tenant) -> Token:
+def token_of(request: Request, tenant: Tenant) -> Token:
+    """What the token in the path says. Raises Problem 404."""
     token = Token.read(request.state.settings.secret, tenant.tenant_id, request.path_params["token"])
     if token is None:
         raise Problem(

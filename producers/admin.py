@@ -3,7 +3,7 @@
 import time
 from typing import Final
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from schemas.errors import Misconfigured, Unavailable
@@ -75,7 +75,13 @@ def _differences(name: str, topic: Topic, count: int, partitions: int, actual: d
 
 
 def _admin(settings: Settings) -> AdminClient:
-    return AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 0})
+    return AdminClient({**settings.kafka, "log_level": 0})
+
+
+def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
+    """Kafka's UUID of each topic; a topic that was deleted and made again has another. Raises KafkaException."""
+    described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
+    return {name: str(future.result().topic_id) for name, future in described.items()}
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:

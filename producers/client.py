@@ -15,6 +15,7 @@ from typing import Final, Self
 
 import confluent_kafka
 
+from producers import statistics
 from producers.batches import Batch, Batches, batch_of
 from producers.registry import Registry
 from producers.rows import Row, encoded, kind_of
@@ -35,7 +36,7 @@ _REGISTRY_PATIENCE_S: Final = 5.0
 def config(settings: Settings) -> dict[str, object]:
     """librdkafka settings that every producer of ours shares."""
     return {
-        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        **settings.kafka,
         "client.id": "tillstream",
         "acks": "all",
         "enable.idempotence": True,
@@ -66,6 +67,8 @@ class Producer:
                 "queue.buffering.max.kbytes": settings.max_inflight_bytes // 1024,
                 "queue.buffering.max.messages": 100_000,
                 "error_cb": self._on_error,
+                "statistics.interval.ms": statistics.EVERY_MS,
+                "stats_cb": statistics.of_producer,
             }
         )
         self._named = settings.named

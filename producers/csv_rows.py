@@ -26,9 +26,9 @@ _TRUTH: Final = {
     **dict.fromkeys(("true", "yes", "1", "wahr", "ja", "vrai", "oui", "verdadero", "vero", "waar"), True),
     **dict.fromkeys(("false", "no", "0", "falsch", "nein", "faux", "non", "falso", "onwaar"), False),
 }
-_MONEY: Final = {"price", "total_amount"}
+_MONEY: Final = {"price", "total_amount", "new_price", "old_price"}
 _DECIMAL_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]{1,2}")
-_NESTED: Final = {"items", "attributes"}
+_NESTED: Final = {"items", "attributes", "metadata"}
 _WHOLE: Final = {"quantity", "expected_quantity"}
 _SEPARATOR: Final = re.compile(rb'"?sep=(.)"?[;,\t]*\r?\n', re.IGNORECASE)
 """A first line that tells Excel the delimiter."""

@@ -251,7 +251,7 @@ class Follower:
             end = None
         if end is None:
             # librdkafka keeps the leader's epoch that it heard first: after a broker's restart a client fails for ever.
-            self._admin = AdminClient({"bootstrap.servers": self._settings.kafka_bootstrap_servers, "log_level": 0})
+            self._admin = AdminClient({**self._settings.kafka, "log_level": 0})
             try:
                 end = self._end(self._admin, within)
             except (KafkaException, TimeoutError) as exc:
@@ -272,7 +272,7 @@ class Follower:
     def _follow(self) -> None:
         consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self._settings.kafka_bootstrap_servers,
+                **self._settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

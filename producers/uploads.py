@@ -55,11 +55,6 @@ class Upload:
         return f"{self.tenant_id}/{self.source.path.name}"
 
     @property
-    def url(self) -> str:
-        """The upload's own address."""
-        return f"{self._gateway.url}{self._path}"
-
-    @property
     def _path(self) -> str:
         return f"{self._base}/uploads/{self.progress.token}"
 

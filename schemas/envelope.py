@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from schemas.errors import Rejected, Undecodable
@@ -28,6 +29,7 @@ _GATEWAY: Final = ("ce_source", b"gateway")
 _ONE_ROW: Final = ("ts-rows", b"1")
 _ONE_LINE: Final = ("ts-lines", b"1-1/1")
 _LINES: Final = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})/([0-9]{1,9})")
+_INDEXES: Final = re.compile(rb"[0-9]{1,6}(?:,[0-9]{1,6})*")
 _YEAR_2200_MS: Final = 7_258_118_400_000
 BATCH_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
 ROWS_REJECTED: Final = "tillstream.rows-rejected.v1"
@@ -50,17 +52,17 @@ class Position:
     time_ms: int
 
     def header(self) -> bytes:
-        """The value of a `ts-src` header."""
+        """The value of a `ts-src` header, and of others that name a place."""
         return f"{self.topic}/{self.partition}/{self.offset}/{self.time_ms}".encode()
 
     @classmethod
     def parse(cls, header: bytes) -> "Position":
-        """Read a `ts-src` header; raises Undecodable."""
+        """Read what `header` made; raises Undecodable."""
         try:
             topic, partition, offset, time_ms = header.decode().split("/")
             return cls(topic, int(partition), int(offset), int(time_ms))
         except ValueError as exc:
-            raise Undecodable("bad_header", f"ts-src is not topic/partition/offset/time: {header!r}") from exc
+            raise Undecodable("bad_header", f"not topic/partition/offset/time: {header[:60]!r}") from exc
 
     def event_id(self) -> str:
         """The id of a message that came without one: the same at every redelivery, another at every resend."""
@@ -94,6 +96,22 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Redrive:
+    """That rows come once more (`schemas.redrive`): `of` is where their message lay when it came first.
+
+    `rows` are the indexes that the rows had there, ascending; empty where all of them come again.
+    """
+
+    of: Position
+    rows: tuple[int, ...] = ()
+
+    def headers(self) -> "Headers":
+        """The `ts-` headers that say it."""
+        said = [("ts-redrive-of", self.of.header())]
+        return [*said, ("ts-redrive-rows", b",".join(b"%d" % row for row in self.rows))] if self.rows else said
+
+
+@dataclass(frozen=True, slots=True)
 class Envelope:
     """What the headers of a message say.
 
@@ -112,11 +130,33 @@ class Envelope:
     traceparent: bytes | None = None
     request: Request | None = None
     trimmed: int = 0
+    redrive: Redrive | None = None
 
     @property
     def entity(self) -> str:
         """`orders` for the type `tillstream.orders.v1`."""
         return self.type.split(".")[1]
+
+    @property
+    def first_ms(self) -> int:
+        """When the log first took these rows, in Unix milliseconds: no version of them is newer.
+
+        Whatever a stranger says in `ts-redrive-of` can make rows older only.
+        """
+        return self.src.time_ms if self.redrive is None else min(self.redrive.of.time_ms, self.src.time_ms)
+
+    @property
+    def first_offset(self) -> int:
+        """The source offset at which these rows came first, maybe of another partition: it only settles ties."""
+        return self.src.offset if self.redrive is None else self.redrive.of.offset
+
+    def first_index(self, place: int) -> int:
+        """The index that the row at `place` had in the message it came in first."""
+        return self.redrive.rows[place] if self.redrive and self.redrive.rows else place
+
+    def place_of(self, first_index: int) -> int:
+        """The reverse of `first_index`."""
+        return self.redrive.rows.index(first_index) if self.redrive and self.redrive.rows else first_index
 
 
 def tenant_text(key: bytes | None) -> str:
@@ -295,6 +335,7 @@ def _read(found: dict[str, bytes], value: bytes | None, src: Position) -> Envelo
         traceparent=found.get("traceparent"),
         request=_request(found) if "ts-request" in found else None,
         trimmed=_count(found.get("ts-trimmed", b"0")),
+        redrive=_redrive(found) if "ts-redrive-of" in found else None,
     )
 
 
@@ -311,6 +352,19 @@ def _request(found: dict[str, bytes]) -> Request:
     if not chunk.isdigit() or len(chunk) > 7:
         raise Undecodable("bad_header", f"ts-chunk is not a number: {chunk[:20]!r}")
     return Request(request, int(lines[1]), int(lines[2]), int(lines[3]), upload, int(chunk))
+
+
+def _redrive(found: dict[str, bytes]) -> Redrive:
+    indexes = found.get("ts-redrive-rows", b"0")
+    if not _INDEXES.fullmatch(indexes):
+        raise Undecodable("bad_header", f"ts-redrive-rows is not a list of indexes: {indexes[:40]!r}")
+    rows = tuple(map(int, indexes.split(b","))) if "ts-redrive-rows" in found else ()
+    if any(one >= other for one, other in pairwise(rows)):
+        raise Undecodable("bad_header", "ts-redrive-rows does not ascend")
+    of = Position.parse(found["ts-redrive-of"])
+    if not (0 <= of.offset < 2**63 and 0 <= of.time_ms < _YEAR_2200_MS):
+        raise Undecodable("bad_header", "ts-redrive-of is no position in a log")
+    return Redrive(of, rows)
 
 
 def _text(found: dict[str, bytes], name: str) -> str | None:

@@ -161,7 +161,7 @@ _CURRENCY: Final = {
 
 _NATURAL: Final = {"customers": "customer_id", "products": "product_id", "orders": "external_order_id"}
 _JSON_TEXT: Final = ("attributes", "metadata", "raw_payload")
-_MONEY: Final = ("new_price", "price", "total_amount", "unit_price")
+_MONEY: Final = ("new_price", "old_price", "price", "total_amount", "unit_price")
 TIMES: Final = ("updated_at", "order_date", "occurred_at")
 
 

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, get_type_hints
 
 from schemas.errors import Misconfigured
@@ -10,17 +10,34 @@ from schemas.errors import Misconfigured
 _WORDS: Final = {"true": True, "yes": True, "on": True, "1": True} | {
     "false": False, "no": False, "off": False, "0": False
 }  # fmt: skip
-_UNPREFIXED: Final = {"kafka_bootstrap_servers", "database_url", "schema_registry_url"}
+_UNPREFIXED: Final = {"database_url", "schema_registry_url"}
+_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
+_PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One field a variable: its name in capitals, with `TILLSTREAM_` before it save for the three well-known ones."""
+    """One field a variable: its name in capitals, with `TILLSTREAM_` before it save for those of the stores."""
 
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     """Brokers, comma-separated."""
-    database_url: str = "postgresql://127.0.0.1:5432/tillstream"
-    """PostgreSQL, as libpq's URL; the sinks write with it."""
+    kafka_security_protocol: str = "PLAINTEXT"
+    """PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL, for every Kafka client."""
+    kafka_sasl_mechanism: str = "SCRAM-SHA-512"
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
+    kafka_sasl_username: str = ""
+    """Needed with SASL."""
+    kafka_sasl_password: str = field(default="", repr=False)
+    """Needed with SASL."""
+    kafka_ssl_ca_file: str = ""
+    """PEM of who vouches for the brokers; the system's authorities where it is not given."""
+    kafka_ssl_certificate_file: str = ""
+    """PEM by which brokers know this client, where they ask."""
+    kafka_ssl_key_file: str = ""
+    """PEM of its key, without a password."""
+    database_url: str = field(default="postgresql://127.0.0.1:5432/tillstream", repr=False)
+    """PostgreSQL, as libpq's URL, `?sslmode=verify-full&sslrootcert=...` included; the sinks write with it."""
     schema_registry_url: str = ""
     """A Confluent-compatible registry: gateways and producers then write Confluent's format. Both are always read."""
     prefix: str = ""
@@ -56,27 +73,65 @@ class Settings:
     """A worker that is silent for so long loses its partitions."""
     sink_batch_rows: int = 10_000
     """Rows a sink writes in one transaction, roughly."""
-    secret: str = ""
+    secret: str = field(default="", repr=False)
     """Signs upload tokens and event ids: 32 characters or more, the same for every gateway; a gateway needs it."""
-    admin_token: str = ""
+    admin_token: str = field(default="", repr=False)
     """Bearer token of the admin API; without one that API is off."""
-    reader_database_url: str = ""
+    reader_database_url: str = field(default="", repr=False)
     """PostgreSQL as gateways read it: a login whose only role is tillstream_reader. Without it there are no reads."""
-    rate_limit_url: str = "memory://"
+    rate_limit_url: str = field(default="memory://", repr=False)
     """Where request counts are kept: in each gateway, or in a redis:// or valkey:// that they share."""
+    dead_letter_limit: float = 0.01
+    """The share of messages above which streams and sinks stop instead of dead-lettering, the worst tenant left out; 1
+    for none."""
     log_level: str = "INFO"
     """DEBUG, INFO, WARNING or ERROR."""
+    log_format: str = "text"
+    """text, or json: an object a line."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] = os.environ) -> "Settings":
         """Read all variables; raises Misconfigured naming the variable that does not fit."""
         hints = get_type_hints(cls)
         given = {
-            field.name: _parse(variable(field.name), env[variable(field.name)], hints[field.name])
-            for field in fields(cls)
-            if env.get(variable(field.name), "") != ""
+            each.name: _parse(variable(each.name), env[variable(each.name)], hints[each.name])
+            for each in fields(cls)
+            if env.get(variable(each.name), "") != ""
         }
         return cls(**given)
+
+    @property
+    def kafka(self) -> dict[str, Any]:
+        """How any client of librdkafka reaches the brokers, and proves who it is."""
+        said = {"bootstrap.servers": self.kafka_bootstrap_servers, "security.protocol": self.kafka_security_protocol}
+        if self.kafka_security_protocol.startswith("SASL_"):
+            said["sasl.mechanism"] = self.kafka_sasl_mechanism
+            said["sasl.username"], said["sasl.password"] = self.kafka_sasl_username, self.kafka_sasl_password
+        if self.kafka_security_protocol.endswith("SSL"):
+            files = {
+                "ssl.ca.location": self.kafka_ssl_ca_file,
+                "ssl.certificate.location": self.kafka_ssl_certificate_file,
+                "ssl.key.location": self.kafka_ssl_key_file,
+            }
+            said.update({name: file for name, file in files.items() if file})
+        return said
+
+    def __post_init__(self) -> None:
+        """Raises Misconfigured for words that nobody knows, and for SASL without a name."""
+        for name, words in (
+            ("kafka_security_protocol", _PROTOCOLS),
+            ("kafka_sasl_mechanism", _MECHANISMS),
+            ("log_level", _LEVELS),
+            ("log_format", ("text", "json")),
+        ):
+            if (given := getattr(self, name)) not in words:
+                raise Misconfigured(f"{variable(name)} takes {', '.join(words)}, not {given!r}")
+        sasl = self.kafka_security_protocol.startswith("SASL_")
+        if sasl and not (self.kafka_sasl_username and self.kafka_sasl_password):
+            raise Misconfigured(
+                f"KAFKA_SECURITY_PROTOCOL={self.kafka_security_protocol} needs KAFKA_SASL_USERNAME and"
+                " KAFKA_SASL_PASSWORD"
+            )
 
     def named(self, name: str) -> str:
         """The name of a topic or consumer group in this installation."""
@@ -84,12 +139,13 @@ class Settings:
 
     def env(self) -> dict[str, str]:
         """The same settings as environment variables, for a child process."""
-        return {variable(field.name): str(getattr(self, field.name)) for field in fields(self)}
+        return {variable(each.name): str(getattr(self, each.name)) for each in fields(self)}
 
 
-def variable(field: str) -> str:
+def variable(name: str) -> str:
     """The environment variable of a field."""
-    return field.upper() if field in _UNPREFIXED else f"TILLSTREAM_{field.upper()}"
+    stores = name in _UNPREFIXED or name.startswith("kafka_")
+    return name.upper() if stores else f"TILLSTREAM_{name.upper()}"
 
 
 def _parse(name: str, raw: str, kind: type) -> Any:

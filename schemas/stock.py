@@ -88,7 +88,7 @@ def reason(outcome: Record) -> str:
         case "duplicate", _:
             return f"this movement id was applied before, as version {version}"
         case "superseded", _:
-            return f"older than the last set; the level stays {quantity}"
+            return f"older than what set the level; it stays {quantity}"
         case _, "insufficient_stock":
             return f"{movement['kind']} {movement['quantity']} of {quantity}"
         case _, "expected_quantity_mismatch":

@@ -24,6 +24,9 @@ DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
 
+STREAMS_GROUP: Final = "tillstream-streams"
+"""Consumer group of the streams, and the beginning of their transactional ids."""
+
 MAX_ROWS: Final = 1_000
 """Rows a message of the gateway carries at most."""
 MAX_MOVEMENTS: Final = 5_000

@@ -1,6 +1,7 @@
 """Runs a sink until SIGTERM: `python -m sinks`, or `tillstream sinks`."""
 
 import argparse
+import contextlib
 import gc
 import logging
 import signal
@@ -9,10 +10,10 @@ import sys
 import prometheus_client
 
 from producers import admin
-from schemas import metrics
+from schemas import logs, metrics
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
-from sinks.consumer import Sink
+from sinks.consumer import Sink, Stopped
 from sinks.daily_metrics import Refresher
 
 
@@ -22,10 +23,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--accept-gap", action="store_true", help="go on past records that the log no longer has")
     options = parser.parse_args(argv)
     settings = Settings.from_env()
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logs.setup(settings)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
-    metrics.BUILD.info({"role": "sinks"})
+    metrics.of_role("sinks")
     try:
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
             signal.signal(number, lambda *_: sink.stop())
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
-        with Refresher(settings, on_failure=sink.stop):
+        with Refresher(settings, on_failure=sink.stop), contextlib.suppress(Stopped):
             sink.run()
     except Misconfigured as exc:
         logging.getLogger("sinks").critical("%s", exc)

@@ -78,7 +78,7 @@ def _compare(settings: Settings) -> Report:
     report = Report()
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            **settings.kafka,
             "group.id": "unused",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

@@ -34,8 +34,9 @@ _NAMESPACE: Final = uuid.UUID("2d2ef1f0-3f4e-5c6b-8c59-0d6f4d7a1c55")
 
 @dataclass(slots=True)
 class RowError:
-    """A row that was refused: its index in the message, its line in the body, why, and the row as JSON or as it came.
+    """A row that was refused: its line in the body, why, and the row as JSON or as it came.
 
+    `row_index` is its index in the message, of a row that comes once more in the message that it came in first.
     `errors` has all that is wrong with it, as `{pointer, code, detail}`; empty where `code` and `detail` are all.
     """
 
@@ -84,7 +85,8 @@ class Batch:
     """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
 
     `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
-    `up_to` is when the newest source message of a partition was appended, in ms, by topic and partition.
+    `letters` are rows of the table of dead letters. `up_to` is when the newest source message of a partition was
+    appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -93,6 +95,7 @@ class Batch:
     folded: list[codec.Record] = field(default_factory=list)
     judged: list[codec.Record] = field(default_factory=list)
     levels: dict[bytes, bytes] = field(default_factory=dict)
+    letters: list[dict[str, Any]] = field(default_factory=list)
     up_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
 
@@ -147,10 +150,13 @@ def _refused_by_gateway(index: int, row: codec.Record) -> RowError:
 
 def _stage(message: Message, rows: list[codec.Record], in_force: Policies) -> None:
     envelope = message.envelope
-    logged_us = envelope.src.time_ms * 1000 - PG_EPOCH_US
+    logged_us = envelope.first_ms * 1000 - PG_EPOCH_US
     accepted_us = min(envelope.accepted_ms * 1000 - PG_EPOCH_US, logged_us)
     stage, entity = _STAGE[envelope.entity], envelope.entity
-    for index, row in enumerate(rows):
+    if envelope.redrive and envelope.redrive.rows and len(envelope.redrive.rows) != len(rows):
+        raise Rejected("bad_header", f"ts-redrive-rows names {len(envelope.redrive.rows)} rows, there are {len(rows)}")
+    for place, row in enumerate(rows):
+        index = envelope.first_index(place)
         if wrong := meaning.faults(entity, row, in_force):
             message.invalid.append(_meaningless(index, row, entity, wrong))
             continue
@@ -159,7 +165,7 @@ def _stage(message: Message, rows: list[codec.Record], in_force: Policies) -> No
             updated -= PG_EPOCH_US
         # A clock that runs fast, or a date in 2099, must not freeze a record: the broker's clock is the bound.
         version_at = accepted_us if updated is None else min(updated, logged_us)
-        message.rows.append(stage(message, row, index, updated, (version_at, envelope.src.offset, index)))
+        message.rows.append(stage(message, row, index, updated, (version_at, envelope.first_offset, index)))
     message.lines = [row["line"] for row in rows]
     message.count = len(rows)
 

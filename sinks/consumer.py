@@ -5,28 +5,43 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import Any, Final
 
 import confluent_kafka
 import psycopg
 from confluent_kafka.admin import AdminClient
 
+from producers import statistics
+from producers.admin import topic_ids
+from producers.breaker import Breaker
+from producers.lag import Lag, Partition
 from producers.registry import backoff
 from schemas import metrics, topics
-from schemas.errors import Misconfigured, Unavailable
+from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
-from sinks.intake import Intake, count
+from sinks.counting import count
+from sinks.intake import Intake
+from sinks.law import Law
 from sinks.offsets import Move
 from sinks.records import Room
 
 log = logging.getLogger(__name__)
 
 GROUP: Final = "tillstream-sinks"
-TOPICS: Final = [topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES]
+TOPICS: Final = [
+    topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES,
+    topics.DEAD_LETTERS,
+]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
+_ASKED_AGAIN: Final = 5
+
+
+class Stopped(TillstreamError):
+    """`stop` was called while a write waited for what is away."""
 
 
 class Sink:
@@ -37,10 +52,10 @@ class Sink:
         self._accept_gap = accept_gap
         self._db: writer.Db | None = None
         self._stopping = threading.Event()
-        self._admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 3})
+        self._admin = AdminClient({**settings.kafka, "log_level": 3})
         self._consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": settings.kafka_bootstrap_servers,
+                **settings.kafka,
                 "group.id": self._group(),
                 "client.id": "tillstream-sink",
                 "enable.auto.commit": False,
@@ -51,27 +66,37 @@ class Sink:
                 "max.poll.interval.ms": 600_000,
                 "queued.max.messages.kbytes": 16_384,
                 "fetch.queue.backoff.ms": 10,  # librdkafka pauses for 1 s each time that the queue is full
+                "statistics.interval.ms": statistics.EVERY_MS,
+                "stats_cb": statistics.of_consumer,
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
         self._intake = Intake(settings, self._wait_for_registry)
+        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
         self._topic_ids: dict[str, str] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
-        self._positions: dict[tuple[str, int], int] = {}
+        self._positions: dict[Partition, int] = {}
+        self._lag = Lag(settings.prefix)
+        self._law = Law(settings, self._admin, self._lag)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[None] | None = None
 
     def run(self) -> None:
-        """Until `stop`. Raises Misconfigured and Superseded; the supervisor restarts."""
-        self._topic_ids = offsets.topic_ids(self._admin, self._topics)
+        """Until `stop`. Raises Misconfigured and Superseded, where the supervisor restarts; Stopped."""
+        self._topic_ids = topic_ids(self._admin, self._topics)
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
+        self._law.start()
         try:
             while not self._stopping.is_set():
                 assignment = self._assignment
+                ends = self._ends()
                 records = self._read()
+                if not records and self._writing is None:
+                    self._lag.nothing_came(ends)
+                self._measure()
                 if self._writing is not None and self._writing.done():
                     self._finish()  # a failed write ends the process now, not when the next record comes
                 if records and assignment == self._assignment:
@@ -81,9 +106,10 @@ class Sink:
                 if assignment != self._assignment:
                     self._rewind()
                 elif records:
-                    self._writing = self._writer.submit(self._write, batch, self._moves(records, batch))
+                    self._writing = self._writer.submit(self._write, batch, self._moves(records, batch), records)
             self._settle()
         finally:
+            self._law.stop()
             self._writer.shutdown()
             self._consumer.close()
             if self._db is not None:
@@ -104,11 +130,25 @@ class Sink:
         self._consumer.pause(partitions)
         self._consumer.poll(0)
         self._consumer.resume(partitions)
+        self._measure()
+
+    def _ends(self) -> dict[Partition, int]:
+        """Where our partitions end, as far as Kafka has said it with what it sent."""
+        ends = {}
+        for at in self._positions:
+            _, end = self._consumer.get_watermark_offsets(confluent_kafka.TopicPartition(*at), cached=True)
+            if end >= 0:
+                ends[at] = end
+        return ends
+
+    def _measure(self) -> None:
+        if self._lag.due:
+            self._lag.measure(self._ends())
 
     def _wait_for_registry(self, seconds: float) -> None:
         self._stay()
         if self._stopping.wait(seconds):
-            raise Unavailable("told to stop while the schema registry was away")
+            raise Stopped("told to stop while the schema registry was away; nothing of the batch at hand is committed")
 
     def _finish(self) -> None:
         """Wait for the write under way, without polling; raises what it raised."""
@@ -127,7 +167,7 @@ class Sink:
         """Start where PostgreSQL says, whatever the group remembers."""
         self._finish()
         self._assignment += 1
-        logs = {(p.topic, p.partition): consumer.get_watermark_offsets(p, timeout=30) for p in partitions}
+        logs = {(p.topic, p.partition): self._log_range(consumer, p) for p in partitions}
         for pause in backoff():
             try:
                 self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
@@ -138,18 +178,34 @@ class Sink:
         for partition in partitions:
             partition.offset = self._positions[partition.topic, partition.partition]
         consumer.assign(partitions)
+        self._lag.begin(self._positions)
+        unique = self._settings.named(topics.INGESTION_UNIQUE)
+        self._law.begin(partition for topic, partition in self._positions if topic == unique)
         metrics.ASSIGNED.set(len(partitions))
         log.info("reading %d partitions", len(partitions))
 
+    def _log_range(self, consumer: Any, partition: confluent_kafka.TopicPartition) -> tuple[int, int]:
+        """First and end offset. The leader of a partition that is new, or moves, is found by asking again."""
+        for pause in islice(backoff(), _ASKED_AGAIN):
+            try:
+                low_high: tuple[int, int] = consumer.get_watermark_offsets(partition, timeout=30)
+                return low_high
+            except confluent_kafka.KafkaException as error:
+                log.warning("Kafka: %s; waiting %.1f s", error.args[0].str(), pause)
+                self._stopping.wait(pause)
+        raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
+
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id = self._topic_ids[topic]
-        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap)
+        topic_id, expires = self._topic_ids[topic], topic == self._settings.named(topics.DEAD_LETTERS)
+        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""
         self._finish()
         self._assignment += 1
         self._positions.clear()
+        self._lag.begin({})
+        self._law.begin(())
         metrics.ASSIGNED.set(0)
 
     def _read(self) -> list[confluent_kafka.Message]:
@@ -181,7 +237,7 @@ class Sink:
                 log.warning("Kafka: %s", error.str())
         return good
 
-    def _write(self, batch: Batch, moves: list[Move]) -> None:
+    def _write(self, batch: Batch, moves: list[Move], records: list[confluent_kafka.Message]) -> None:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started = time.perf_counter()
         unsure = False
@@ -190,12 +246,15 @@ class Sink:
                 db = self._connected()
                 if unsure and offsets.landed(db, moves):
                     break
-                writer.write(db, batch, moves)
+                writer.write(db, batch, moves, self._breaker)
                 break
             except psycopg.Error as error:
                 self._wait_out(error, pause)
                 unsure = True
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
+        for record in {(record.topic(), record.partition()): record for record in records}.values():
+            self._lag.done((record.topic(), record.partition()), record.offset(), record.timestamp()[1] / 1000)
+        self._law.settle(batch)
         count(batch)
 
     def _moves(self, records: list[confluent_kafka.Message], batch: Batch) -> list[Move]:
@@ -219,6 +278,7 @@ class Sink:
         """The connection, made anew where it broke. Raises psycopg.Error while PostgreSQL is away."""
         if self._db is None or self._db.closed:
             self._db = writer.connect(self._settings.database_url)
+            metrics.DATABASE_UP.labels("write").set(1)
         return self._db
 
     def _wait_out(self, error: psycopg.Error, seconds: float) -> None:
@@ -227,5 +287,6 @@ class Sink:
             raise error
         log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, seconds)
         metrics.SINK_WAITS.inc()
+        metrics.DATABASE_UP.labels("write").set(0)
         if self._stopping.wait(seconds):
-            raise Unavailable("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
+            raise Stopped("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")

@@ -1,12 +1,12 @@
 """From Kafka's records to a batch: what each topic's records are to a sink."""
 
 import logging
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 import confluent_kafka
 
+from producers.breaker import Breaker
 from producers.client import config
 from producers.registry import backoff, reading
 from schemas import codec, metrics, stock, topics
@@ -14,8 +14,8 @@ from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
-from sinks import ledger
 from sinks.batch import Batch, Message, prepare
+from sinks.dead_letters import letter_of
 from sinks.policies import InForce
 from sinks.records import tenant_of, type_of
 
@@ -36,11 +36,16 @@ class Intake:
         self._levels = settings.named(topics.STOCK_LEVELS)
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
         self.policies = InForce()
 
     def prepare(self, records: list[confluent_kafka.Message]) -> Batch:
-        """What these records say. Raises KafkaException when a dead letter was not taken."""
+        """What these records say.
+
+        Raises KafkaException when a dead letter was not taken, and Misconfigured before there are too many of them.
+        """
         batch = Batch()
+        refused: list[tuple[confluent_kafka.Message, Message, Position]] = []
         newest: dict[int, bytes] = {}
         for record in records:
             at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
@@ -56,8 +61,20 @@ class Intake:
                     _take_outcome(batch, record, at)
                 case self._tenants:
                     batch.tenants += tenant_of(record, at)
+                case self._dead_letters:
+                    self._learn(record.value())
+                    batch.letters.append(letter_of(record))
                 case _:
-                    self._take_message(batch, record, at)
+                    message = self._take_message(batch, record, at)
+                    if message.refused is not None:
+                        refused.append((record, message, at))
+        verdicts = [
+            (message.tenant_id, message.refused.code if message.refused else None) for message in batch.messages
+        ]
+        self._breaker.judge(verdicts)
+        for letter in refused:
+            self._dead_letter(*letter)
+        self._breaker.count(verdicts)
         for partition, level in newest.items():
             # Other levels of the message that it came of may be in the next batch: all before that message are there.
             batch.up_to[self._levels, partition] = stock.decode_level(level).changed_at // 1000 - 1
@@ -68,15 +85,14 @@ class Intake:
             )
         return batch
 
-    def _take_message(self, batch: Batch, record: confluent_kafka.Message, at: Position) -> None:
+    def _take_message(self, batch: Batch, record: confluent_kafka.Message, at: Position) -> Message:
         self._learn(record.value())
         message = prepare(record.key(), record.value(), record.headers(), at, self.policies.of)
         if message.policies is not None:
             self.policies.follow(message.tenant_id, message.policies, message.envelope.src.offset)
-        if message.refused is not None:
-            self._dead_letter(record, message, at)
         batch.messages.append(message)
         batch.up_to[at.topic, at.partition] = message.envelope.src.time_ms
+        return message
 
     def _learn(self, value: bytes | None) -> None:
         """Know what the schema id in a value means."""
@@ -96,7 +112,7 @@ class Intake:
         log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
         metrics.DEAD_LETTERED.labels(refused.code).inc()
         why = Undecodable(refused.code, refused.detail)
-        headers = dead_letter_headers(record.headers(), why, "sink", at)
+        headers = dead_letter_headers(record.headers(), why, "sink", message.envelope.src)
         self._producer.produce(
             self._dead_letters,
             record.value(),
@@ -129,31 +145,3 @@ def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:
     if error is not None:
         raise confluent_kafka.KafkaException(error)
-
-
-def count(batch: Batch) -> None:
-    """Tell Prometheus what was written."""
-    now_ms = time.time_ns() // 1_000_000
-    metrics.BATCH_ROWS.observe(
-        sum(m.count for m in batch.messages)
-        + sum(len(folded["movements"]) for folded in batch.folded)
-        + sum(len(judged["rows"]) for judged in batch.judged)
-    )
-    for message in batch.messages:
-        entity = message.envelope.entity if message.refused is None else "unknown"
-        outcome, _, *numbers = ledger.counts(message)
-        _count(entity, numbers)
-        if outcome == "applied":
-            metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - message.envelope.accepted_ms) / 1000)
-    for folded in batch.folded:
-        _count("stock", ledger.folded_counts(folded)[1:])
-        metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - folded["accepted_ms"]) / 1000)
-    for judged in batch.judged:
-        _count("prices", ledger.judged_counts(judged)[1:])
-        metrics.FRESHNESS_SECONDS.observe(max(0, now_ms - judged["accepted_ms"]) / 1000)
-
-
-def _count(entity: str, numbers: Iterable[int]) -> None:
-    """`numbers` are rows applied, superseded, duplicate and rejected."""
-    for name, number in zip(("applied", "superseded", "duplicate", "rejected"), numbers, strict=True):
-        metrics.ROWS_WRITTEN.labels(entity, name).inc(number)

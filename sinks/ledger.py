@@ -9,6 +9,7 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from schemas import codec, stock
+from schemas.corrections import number_of
 from schemas.envelope import Envelope
 from schemas.movements import pointer, sent
 from schemas.price_events import asked
@@ -91,10 +92,11 @@ def _line(message: Message) -> Line:
 def _request(envelope: Envelope) -> Line:
     request = envelope.request
     if request is None:
-        return (None,) * 7
+        return (None,) * 8
     chunk = None if request.upload is None else request.chunk
     body_hash = envelope.content_hash[:_HASH_BYTES]
-    return request.id, body_hash, request.first, request.last, request.total, request.upload, chunk
+    said = (request.id, body_hash, request.first, request.last, request.total, request.upload, chunk)
+    return *said, number_of(envelope.event_id, request.upload)
 
 
 def _outcome_line(outcome: codec.Record) -> Line:
@@ -104,6 +106,7 @@ def _outcome_line(outcome: codec.Record) -> Line:
         outcome["type"], kind, rows, 0, 0, rows * (kind == "duplicate"), rows * (kind == "conflict"),
         rows * (kind == "rejected"), outcome["code"], outcome["detail"], outcome["accepted_ms"], outcome["time_ms"],
         _uuid(outcome["request_id"]), None, None, None, None, _uuid(outcome["upload_id"]), outcome["chunk"],
+        number_of(outcome["event_id"], outcome["upload_id"]),
     )  # fmt: skip
 
 
@@ -112,7 +115,7 @@ def _folded_line(outcome: codec.Record) -> Line:
     return (
         outcome["tenant_id"], outcome["topic"], outcome["partition"], outcome["offset"], outcome["event_id"],
         outcome["type"], "applied", rows, applied, superseded, duplicate, 0, rejected, None, None,
-        outcome["accepted_ms"], outcome["time_ms"], _uuid(outcome["request_id"]), *(None,) * 6,
+        outcome["accepted_ms"], outcome["time_ms"], _uuid(outcome["request_id"]), *(None,) * 7,
     )  # fmt: skip
 
 
@@ -122,7 +125,7 @@ def _judged_line(verdicts: codec.Record) -> Line:
         verdicts["tenant_id"], verdicts["topic"], verdicts["partition"], verdicts["offset"], verdicts["event_id"],
         verdicts["type"], "applied", rows, applied, superseded, duplicate, 0, rejected, None, None,
         verdicts["accepted_ms"], verdicts["time_ms"], _uuid(verdicts["request_id"]), verdicts["body_hash"],
-        verdicts["first_line"], verdicts["last_line"], verdicts["total_lines"], None, None,
+        verdicts["first_line"], verdicts["last_line"], verdicts["total_lines"], None, None, None,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 import hashlib
 from importlib import resources
+from importlib.resources.abc import Traversable
+from typing import Any
 
 import psycopg
 
@@ -12,10 +14,6 @@ _LOCK = 7_470_000
 
 def migrate(database_url: str) -> list[str]:
     """Apply what is missing and return its names. Raises Misconfigured when an applied file was changed since."""
-    files = sorted(
-        (file for file in resources.files("sinks").joinpath("migrations").iterdir() if file.name.endswith(".sql")),
-        key=lambda file: file.name,
-    )
     applied_now = []
     with psycopg.connect(database_url) as db, db.transaction():
         db.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
@@ -23,15 +21,36 @@ def migrate(database_url: str) -> list[str]:
             "CREATE TABLE IF NOT EXISTS migrations"
             " (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        known: dict[str, str] = dict(db.execute("SELECT name, sha256 FROM migrations").fetchall())
-        for file in files:
-            sql = file.read_bytes()
-            digest = hashlib.sha256(sql).hexdigest()
-            if file.name in known:
-                if known[file.name] != digest:
-                    raise Misconfigured(f"migration {file.name} was changed after it was applied; add a new one")
-                continue
+        for name, sql in _missing(db):
             db.execute(sql)
-            db.execute("INSERT INTO migrations (name, sha256) VALUES (%s, %s)", [file.name, digest])
-            applied_now.append(file.name)
+            db.execute("INSERT INTO migrations (name, sha256) VALUES (%s, %s)", [name, hashlib.sha256(sql).hexdigest()])
+            applied_now.append(name)
     return applied_now
+
+
+def pending(db: psycopg.Connection[Any]) -> list[str]:
+    """Names of those that are to be applied. Raises Misconfigured as `migrate`, and for one that we do not have."""
+    if db.execute("SELECT to_regclass('migrations')").fetchone() == (None,):
+        return [file.name for file in _files()]
+    ours = {file.name for file in _files()}
+    known = {name for (name,) in db.execute("SELECT name FROM migrations")}
+    if newer := sorted(known - ours):
+        raise Misconfigured(f"{', '.join(newer)} came from a newer version of tillstream")
+    return [name for name, _ in _missing(db)]
+
+
+def _files() -> list[Traversable]:
+    files = resources.files("sinks").joinpath("migrations").iterdir()
+    return sorted((file for file in files if file.name.endswith(".sql")), key=lambda file: file.name)
+
+
+def _missing(db: psycopg.Connection[Any]) -> list[tuple[str, bytes]]:
+    known: dict[str, str] = dict(db.execute("SELECT name, sha256 FROM migrations").fetchall())
+    missing = []
+    for file in _files():
+        sql = file.read_bytes()
+        if file.name not in known:
+            missing.append((file.name, sql))
+        elif known[file.name] != hashlib.sha256(sql).hexdigest():
+            raise Misconfigured(f"migration {file.name} was changed after it was applied; add a new one")
+    return missing

@@ -4,8 +4,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from confluent_kafka import TopicCollection
-from confluent_kafka.admin import AdminClient
 
 from schemas.errors import Misconfigured, TillstreamError
 from sinks.sql import statement
@@ -43,12 +41,6 @@ def database_id(db: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
-def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
-    """Kafka's UUID of each topic; a topic that was deleted and made again has another."""
-    described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
-    return {name: str(future.result().topic_id) for name, future in described.items()}
-
-
 def load(
     db: psycopg.Connection[Any],
     topic: str,
@@ -56,15 +48,16 @@ def load(
     topic_id: str,
     log: tuple[int, int],
     accept_gap: bool,
+    expires: bool = False,
 ) -> int:
     """The offset to read on from; `log` is the partition's (first, end) offset. Raises Misconfigured on a gap.
 
-    A partition without a stored offset starts at the log's beginning.
+    A partition without a stored offset starts at offset 0, or where its log begins if the topic `expires`.
     """
     db.execute(
-        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, 0)"
+        "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset) VALUES (%s, %s, %s, %s)"
         " ON CONFLICT DO NOTHING",
-        [topic, partition, topic_id],
+        [topic, partition, topic_id, log[0] if expires else 0],
     )
     row = db.execute(
         "SELECT topic_id, next_offset FROM sink_offsets WHERE topic = %s AND partition = %s",

@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import psycopg
 
+from schemas import metrics
 from sinks import faults
 from sinks.batch import Message, RowError, StagedRow
 from sinks.settling import State, Version, settle, split
@@ -23,19 +24,23 @@ _COPY_TYPES: Final = {
     "order_items": ["text", "text", "int4", "text", "int4", "int8"],
 }
 _SKU: Final = 3
+INVALID: Final = "invalid_value"
+"""The code of a row that PostgreSQL refuses."""
 _SKU_TAKEN: Final = "sku_taken", "another product of this tenant has this sku"
 
 
 def upsert(db: Db, entity: str, messages: list[Message]) -> None:
     """Apply the rows of these messages as if one by one in the order of the log; quarantine what is refused."""
-    once, several = split(entity, [(row, message) for message in messages for row in message.rows])
+    versions = [(row, message) for message in messages for row in message.rows]
+    by_version = {(message.tenant_id, message.envelope.first_offset): message for message in messages}
+    # What is counted an offset cannot tell a message from one that brings some of its rows once more.
+    once, several = split(entity, versions) if len(by_version) == len(messages) else ([], versions)
     applied = _attempt(db, entity, once, staged=False)
     if isinstance(applied, Exception):
         _settle(db, entity, once)
     else:
-        by_source = {(message.tenant_id, message.envelope.src.offset): message for message in messages}
-        for tenant_id, source_offset, count in applied:
-            by_source[tenant_id, source_offset].applied += count
+        for tenant_id, first_offset, count in applied:
+            by_version[tenant_id, first_offset].applied += count
     if several:
         _settle(db, entity, several)
 
@@ -132,7 +137,8 @@ def _attempt(db: Db, entity: str, versions: list[Version], *, staged: bool) -> A
 
 
 def _copy(db: Db, table: str, rows: Any) -> None:
-    with db.cursor().copy(f"COPY staged_{table} FROM STDIN (FORMAT binary)".encode()) as copy:
+    into = f"COPY staged_{table} FROM STDIN (FORMAT binary)".encode()
+    with metrics.COPY_SECONDS.labels(table).time(), db.cursor().copy(into) as copy:
         copy.set_types(_COPY_TYPES[table])
         for row in rows:
             copy.write_row(row)
@@ -157,9 +163,9 @@ def _fault(error: Exception) -> tuple[str, str]:
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         constraint = error.diag.constraint_name
         detail = f"refused by {constraint}" if constraint else error.diag.message_primary or type(error).__name__
-    return "invalid_value", detail
+    return INVALID, detail
 
 
 def _quarantine(row: StagedRow, message: Message, code: str, detail: str) -> None:
-    index = row[-1]
-    message.errors.append(RowError(index, message.lines[index], code, detail, row[1], row=message.row_json(index)))
+    place = message.envelope.place_of(row[-1])
+    message.errors.append(RowError(row[-1], message.lines[place], code, detail, row[1], row=message.row_json(place)))

@@ -1,15 +1,17 @@
-"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, tenants, the offsets."""
+"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, dead letters, tenants, offsets."""
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
 
-from sinks import ledger, policies, prices, stock, tenants, uploads
+from producers.breaker import Breaker, Verdict
+from sinks import dead_letters, ledger, policies, prices, stock, tenants, uploads
 from sinks.batch import Batch, Message
 from sinks.offsets import Move, advance
 from sinks.sql import statement
-from sinks.upsert import upsert
+from sinks.upsert import INVALID, upsert
 
 Db = psycopg.Connection[Any]
 
@@ -25,8 +27,11 @@ def connect(database_url: str) -> Db:
     return db
 
 
-def write(db: Db, batch: Batch, moves: list[Move]) -> None:
-    """Apply a batch, or nothing of it. Raises psycopg.Error for the environment's faults, Superseded for a zombie's."""
+def write(db: Db, batch: Batch, moves: list[Move], breaker: Breaker) -> None:
+    """Apply a batch, or nothing of it. Raises psycopg.Error for the environment's faults, Superseded for a zombie's.
+
+    Raises Misconfigured where PostgreSQL refuses all rows of too many messages: a constraint is wrong, not they.
+    """
     with db.transaction():
         fresh = _skip_known(db, batch.messages)
         by_entity: dict[str, list[Message]] = defaultdict(list)
@@ -35,6 +40,7 @@ def write(db: Db, batch: Batch, moves: list[Move]) -> None:
                 by_entity[message.envelope.entity].append(message)
         for entity, messages in by_entity.items():
             upsert(db, entity, messages)
+        breaker.judge(verdicts := _verdicts(fresh))
         new = [message for message in fresh if not message.duplicate]
         uploads.follow(db, [(m.envelope.type, m.upload) for m in new if m.upload is not None])
         policies.store(db, [(m.tenant_id, m.policies, m.envelope.src.offset) for m in new if m.policies is not None])
@@ -42,8 +48,20 @@ def write(db: Db, batch: Batch, moves: list[Move]) -> None:
         stock.store_movements(db, batch.folded)
         prices.store(db, batch.judged)
         ledger.write(db, batch, fresh)
+        dead_letters.store(db, batch.letters)
         tenants.materialise(db, batch.tenants)
         advance(db, moves)
+    breaker.count(verdicts)
+
+
+def _verdicts(messages: list[Message]) -> Sequence[Verdict]:
+    """Messages with rows, and of which PostgreSQL refused every one."""
+    refused = [sum(error.code == INVALID for error in message.errors) for message in messages]
+    return [
+        (message.tenant_id, INVALID if count == len(message.rows) else None)
+        for message, count in zip(messages, refused, strict=True)
+        if message.rows and not message.duplicate
+    ]
 
 
 def _skip_known(db: Db, messages: list[Message]) -> list[Message]:

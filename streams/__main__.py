@@ -6,7 +6,7 @@ import sys
 import mode.loop
 
 from producers import admin
-from schemas import metrics
+from schemas import logs, metrics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -14,6 +14,7 @@ from schemas.settings import Settings
 def main() -> None:
     """Verify the topics, then run the app. Exits 2 when the topics do not fit."""
     settings = Settings.from_env()
+    logs.setup(settings)
     mode.loop.use("uvloop")
     import faust  # after the event loop's policy is set
     import prometheus_client
@@ -27,8 +28,9 @@ def main() -> None:
         sys.exit(2 if isinstance(exc, Misconfigured) else 75)
     if settings.metrics_port:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
-    metrics.BUILD.info({"role": "streams"})
-    worker = faust.Worker(create_app(settings, partitions), loglevel=settings.log_level, redirect_stdouts=False)
+    metrics.of_role("streams")
+    app = create_app(settings, partitions)
+    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False)
     # Faust is talkative: what it reports at INFO is of use only to those who debug Faust.
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)

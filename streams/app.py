@@ -1,13 +1,23 @@
-"""The streams app: every agent and table, and what is forgotten in time."""
+"""The streams app: every agent and table, what is forgotten in time, and the look whether its sources still are."""
 
+import asyncio
+import logging
 import time
 from typing import Final
 
+from confluent_kafka import KafkaException
+
+from schemas.errors import Misconfigured
 from schemas.settings import Settings
-from streams import dedup, ingestion, movements, verdicts
+from streams import dedup, ingestion, lag, movements, verdicts
 from streams.faust_app import App, new_app
+from streams.steps import refuse
+
+log = logging.getLogger(__name__)
 
 _SWEEP_S: Final = 600.0
+_LOOK_S: Final = 5.0
+"""What a source topic that was made again takes in meanwhile is not counted: a restart tells it by its UUID too."""
 
 
 def create_app(settings: Settings, partitions: int) -> App:
@@ -16,6 +26,7 @@ def create_app(settings: Settings, partitions: int) -> App:
     ingestion.install(app, partitions)
     movements.install(app, partitions)
     verdicts.install(app, partitions)
+    lag.install(app)
 
     @app.timer(_SWEEP_S)
     async def forget_expired() -> None:
@@ -23,7 +34,16 @@ def create_app(settings: Settings, partitions: int) -> App:
         for table in app.forgetful:
             for partition in list(table.data.partitions):
                 view = table.partition(partition)
-                for key in [key for key, value in view.items() if dedup.expired(value, now_ms)]:
+                for key in [key for key, value in view.items() if dedup.expired(key, value, now_ms)]:
                     view.forget(key)
+
+    @app.timer(_LOOK_S)
+    async def look_at_sources() -> None:
+        try:
+            await asyncio.to_thread(app.sources.look)
+        except Misconfigured as exc:
+            refuse(exc)
+        except KafkaException as exc:
+            log.info("Kafka does not describe the source topics now: %s", exc)
 
     return app

@@ -3,15 +3,18 @@
 An entry is (tenant, event id) -> source offset, append time, content hash; for the parts of a request it is (tenant,
 request) and holds the lines that have come, so that a resend which is split elsewhere is known line by line. The table
 also holds, under keys no event can have, the state of uploads, the fence (the last source offset whose outputs were
-flushed) and the crash note.
+flushed, and the UUID of the topic it was counted in) and the crash note.
 """
 
+import logging
 import struct
 import uuid
-from collections.abc import MutableMapping
+from collections import Counter
+from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from producers.breaker import LEAST
 from schemas.codec import Record
 from schemas.envelope import (
     BATCH_TYPES,
@@ -26,8 +29,11 @@ from schemas.envelope import (
 from schemas.errors import Undecodable
 from schemas.ids import uuid5
 
+log = logging.getLogger(__name__)
+
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
+GIVEN_UP: Final = b"\x00given-up"
 KEPT_MS: Final = 7 * 86_400_000
 """How long an id is remembered; the changelog topic keeps its records as long."""
 CRASHES: Final = 3
@@ -37,9 +43,12 @@ _MAX_GAPS: Final = 1_000
 _ENTRY: Final = struct.Struct(">qq16s")
 _LINES: Final = struct.Struct(">II")
 _UPLOAD: Final = struct.Struct(">qq?II")
-_OLD_UPLOAD_BYTES: Final = 21
-"""Of entries without the highest chunk, as the version before wrote them."""
 _NOTE: Final = struct.Struct(">qi")
+_OFFSET_BYTES: Final = 8
+_LOST: Final = struct.Struct(">q8s")
+_MOST_LOST: Final = 10
+"""Messages of other tenants than the worst that may be given up among 1,000 offsets."""
+_REMEMBERED: Final = 64
 
 Seen = MutableMapping[bytes, bytes]
 Lines = list[tuple[int, int]]
@@ -62,6 +71,13 @@ class Entry(NamedTuple):
     content_hash: bytes
 
 
+class Fence(NamedTuple):
+    """The last source offset that was flushed, in the topic with this UUID."""
+
+    offset: int
+    topic_id: str
+
+
 class _Upload(NamedTuple):
     """What is remembered of an upload: how many chunks it was completed with (0 before), the highest that came."""
 
@@ -79,6 +95,11 @@ def key_of(tenant_key: bytes, event_id: str) -> bytes:
     except ValueError:
         event = uuid5(NAMESPACE.bytes, event_id.encode())
     return tenant_key + b"\x00" + event
+
+
+def known_by_lines(envelope: Envelope) -> bool:
+    """Whether a message is a part of a request: else, and where its rows come once more, its own id tells."""
+    return envelope.request is not None and envelope.redrive is None
 
 
 def decide(seen: Seen, key: bytes, envelope: Envelope) -> tuple[Decision, Entry]:
@@ -178,10 +199,16 @@ def refused_by_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> str 
     return "chunk_out_of_range" if state.chunks and request.chunk > state.chunks else None
 
 
+def cancelled(seen: Seen, tenant_key: bytes, envelope: Envelope) -> bool:
+    """Whether the upload of a corrected row was cancelled before, as long as that is remembered."""
+    state = _upload(seen, tenant_key, envelope)
+    return state is not None and state.cancelled
+
+
 def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
     """Remember of an upload that it was opened, completed with so many chunks, or cancelled, and its highest chunk."""
     request = envelope.request
-    if request is None or request.upload is None:
+    if request is None or request.upload is None or envelope.redrive is not None:
         return
     known = _upload(seen, tenant_key, envelope)
     state = known or _Upload(envelope.src.offset, envelope.src.time_ms, cancelled=False, chunks=0, highest=0)
@@ -198,7 +225,7 @@ def follow_upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> None:
 def _upload(seen: Seen, tenant_key: bytes, envelope: Envelope) -> _Upload | None:
     if envelope.request is None or envelope.request.upload is None:
         return None
-    state = seen.get(_upload_key(tenant_key, envelope))
+    state = seen.get(_upload_key(tenant_key, envelope))  # without the highest chunk where the version before wrote it
     return _Upload(*_UPLOAD.unpack(state.ljust(_UPLOAD.size, b"\0"))) if state else None
 
 
@@ -211,12 +238,20 @@ def _upload_key(tenant_key: bytes, envelope: Envelope) -> bytes:
 def fenced(seen: Seen, offset: int) -> bool:
     """Whether this source offset was flushed before: its message changes nothing any more."""
     fence = seen.get(FENCE)
-    return fence is not None and offset <= int.from_bytes(fence, "big")
+    return fence is not None and offset <= int.from_bytes(fence[:_OFFSET_BYTES], "big")
 
 
-def advance_fence(seen: Seen, offset: int) -> None:
-    """Remember that all up to `offset` is in this flush."""
-    seen[FENCE] = offset.to_bytes(8, "big")
+def fence_of(seen: Mapping[bytes, bytes]) -> Fence | None:
+    """The fence, None before the first flush; the UUID is "" where the version before wrote it."""
+    fence = seen.get(FENCE)
+    if fence is None:
+        return None
+    return Fence(int.from_bytes(fence[:_OFFSET_BYTES], "big"), fence[_OFFSET_BYTES:].decode())
+
+
+def advance_fence(seen: Seen, offset: int, topic_id: str) -> None:
+    """Remember that all up to `offset` of the topic with this UUID is in this flush."""
+    seen[FENCE] = offset.to_bytes(_OFFSET_BYTES, "big") + topic_id.encode()
 
 
 def crashes(seen: Seen, offset: int) -> int:
@@ -226,10 +261,26 @@ def crashes(seen: Seen, offset: int) -> int:
     return count if at == offset else 0
 
 
-def refuse_after_crashes(seen: Seen, offset: int) -> None:
-    """Raise Undecodable for the message at `offset` when it has ended the process too often."""
-    if crashes(seen, offset) >= CRASHES:
-        raise Undecodable("processing_error", f"ended the process {CRASHES} times")
+def refuse_after_crashes(seen: Seen, offset: int, tenant_key: bytes) -> None:
+    """Raise Undecodable for the message at `offset` when it has ended the process too often.
+
+    But not when too many of several tenants' have, the worst tenant left out: then it is not they, and the message is
+    tried again until the program is put right. What was given up stands in the table, since memory ends with a crash.
+    """
+    if crashes(seen, offset) < CRASHES:
+        return
+    whose = uuid5(NAMESPACE.bytes, tenant_key)[:8]
+    lost = [one for one in _LOST.iter_unpack(seen.get(GIVEN_UP, b"")) if one[0] > offset - LEAST]
+    counted = Counter([*(tenant for _, tenant in lost), whose])
+    if counted.total() - max(counted.values()) > _MOST_LOST:
+        log.critical(
+            "offset %d has ended the process %d times, as %d messages of %d tenants among the last %d offsets: no more"
+            " are dead-lettered, it is tried again. Take back what was deployed, or put it right",
+            *(offset, crashes(seen, offset), len(lost), len(counted), LEAST),
+        )
+        return
+    seen[GIVEN_UP] = b"".join(_LOST.pack(*one) for one in [*lost, (offset, whose)][-_REMEMBERED:])
+    raise Undecodable("processing_error", f"ended the process {CRASHES} times")
 
 
 def crash_note(seen: Seen, offset: int) -> bytes:
@@ -237,6 +288,6 @@ def crash_note(seen: Seen, offset: int) -> bytes:
     return _NOTE.pack(offset, crashes(seen, offset) + 1)
 
 
-def expired(value: bytes, now_ms: int) -> bool:
+def expired(key: bytes, value: bytes, now_ms: int) -> bool:
     """Whether an entry may be forgotten; fence and crash note never are."""
-    return len(value) >= _OLD_UPLOAD_BYTES and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS
+    return key not in (FENCE, CRASH) and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS

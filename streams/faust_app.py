@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import logging
+import ssl
 import types
 from collections.abc import Generator
 from typing import Any, Final
@@ -12,13 +13,13 @@ from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
 from producers.registry import Registry, backoff, reading
-from schemas import metrics
+from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
+from streams.sources import Sources
 from streams.steps import Steps, fail_stop
 from streams.tables import Table
 
-APP_ID = "tillstream-streams"
 _REGISTRY_WAIT_S: Final = 2.0
 
 log = logging.getLogger(__name__)
@@ -92,6 +93,7 @@ class App(faust.App):
     forgetful: list[Table]
     """Tables of ids that are forgotten in time."""
     registry: Registry | None
+    sources: Sources
 
     async def schema_known(self, value: bytes | None) -> None:
         """Wait until what the schema id in a value means is known, so that a step need not ask the registry.
@@ -117,10 +119,11 @@ class App(faust.App):
 
 def new_app(settings: Settings, partitions: int) -> App:
     """An app without agents, over topics that have `partitions` partitions each."""
-    app_id = settings.named(APP_ID)
+    app_id = settings.named(topics.STREAMS_GROUP)
     app = App(
         app_id,
         broker=[f"kafka://{server}" for server in settings.kafka_bootstrap_servers.split(",")],
+        broker_credentials=_credentials(settings),
         datadir=settings.streams_data_dir,
         consumer_group_instance_id=settings.streams_worker_id,
         consumer_auto_offset_reset="earliest",
@@ -141,7 +144,25 @@ def new_app(settings: Settings, partitions: int) -> App:
     app.steps = Steps(app_id, settings)
     app.forgetful = []
     app.registry = reading(settings)
+    app.sources = Sources(settings)
     return app
+
+
+def _credentials(settings: Settings) -> Any:
+    """What `Settings.kafka` says to librdkafka, in Faust's words; None without TLS and SASL."""
+    protocol, context = settings.kafka_security_protocol, None
+    if protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=settings.kafka_ssl_ca_file or None)
+        if settings.kafka_ssl_certificate_file:
+            context.load_cert_chain(settings.kafka_ssl_certificate_file, settings.kafka_ssl_key_file or None)
+    if protocol.startswith("SASL_"):
+        return faust.SASLCredentials(
+            username=settings.kafka_sasl_username,
+            password=settings.kafka_sasl_password,
+            mechanism=settings.kafka_sasl_mechanism,
+            ssl_context=context,
+        )
+    return faust.SSLCredentials(context) if context else None
 
 
 def source(app: App, name: str) -> Any:

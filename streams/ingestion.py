@@ -16,7 +16,11 @@ _MOST_BYTES: Final = topics.MAX_FORWARDED_BYTES - 10_000
 
 def install(app: App, partitions: int) -> None:
     """Add the agent and its table to the app."""
-    seen_events = app.Table(topics.DEDUP_INGESTION, changelog_topic=changelog(app, topics.DEDUP_INGESTION))
+    seen_events = app.Table(
+        topics.DEDUP_INGESTION,
+        changelog_topic=changelog(app, topics.DEDUP_INGESTION),
+        fences=topics.INGESTION,
+    )
     app.steps.crash_notes[app.settings.named(topics.INGESTION)] = lambda at: (
         topics.DEDUP_INGESTION,
         dedup.CRASH,
@@ -34,7 +38,7 @@ def install(app: App, partitions: int) -> None:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):
                     metrics.STEPS.labels(topics.INGESTION, _unique(step, seen, partitions)).inc()
-                    dedup.advance_fence(seen, step.at.offset)
+                    dedup.advance_fence(seen, step.at.offset, app.sources.ids[step.at.topic])
             await app.steps.room()
 
 
@@ -42,7 +46,7 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
     """Decide one message of `ingestion`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, INGESTION_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(seen, step.at.offset)
+        dedup.refuse_after_crashes(seen, step.at.offset, topics.partition_key(tenant_id))
         return _decided(step, seen, envelope, tenant_id)
     except Undecodable as exc:
         dead_letter(step, exc, "dedup")
@@ -52,7 +56,10 @@ def _unique(step: Step, seen: dedup.Seen, partitions: int) -> str:
 def _decided(step: Step, seen: dedup.Seen, envelope: Envelope, tenant_id: str) -> str:
     """Send on what is new of a message that can be read, and say what became of the rest. Raises Undecodable."""
     message, tenant_key = step.event.message, topics.partition_key(tenant_id)
-    if envelope.request is None:
+    if envelope.redrive is not None and dedup.cancelled(seen, tenant_key, envelope):
+        outcome(step, tenant_id, envelope, "rejected", "upload_cancelled", "its upload was cancelled")
+        return "upload_cancelled"
+    if envelope.request is None or not dedup.known_by_lines(envelope):
         decision, first = dedup.decide(seen, dedup.key_of(tenant_key, envelope.event_id), envelope)
         known: dedup.Lines = []
     else:

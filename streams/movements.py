@@ -30,7 +30,10 @@ def _decode(key: bytes, value: bytes) -> Level | bytes:
 def install(app: App, partitions: int) -> None:
     """Add the agent and its tables to the app."""
     all_levels = app.Table(
-        topics.STOCK_LEVELS, changelog_topic=changelog(app, topics.STOCK_LEVELS), codec=Codec(_encode, _decode)
+        topics.STOCK_LEVELS,
+        changelog_topic=changelog(app, topics.STOCK_LEVELS),
+        fences=topics.STOCK,
+        codec=Codec(_encode, _decode),
     )
     seen_events = app.Table(topics.DEDUP_STOCK, changelog_topic=changelog(app, topics.DEDUP_STOCK))
     app.steps.crash_notes[app.settings.named(topics.STOCK)] = lambda at: (
@@ -51,7 +54,7 @@ def install(app: App, partitions: int) -> None:
                 # The fence stays with the levels, which are kept for ever: what it covers is in them.
                 if not dedup.fenced(levels, step.at.offset):
                     metrics.STEPS.labels(topics.STOCK, _folded(step, levels, seen_events.of(step), partitions)).inc()
-                    dedup.advance_fence(levels, step.at.offset)
+                    dedup.advance_fence(levels, step.at.offset, app.sources.ids[step.at.topic])
             await app.steps.room()
 
 
@@ -59,14 +62,15 @@ def _folded(step: Step, levels: PartitionView, seen: PartitionView, partitions: 
     """Decide one message of `stock`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, STOCK_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(levels, step.at.offset)
+        dedup.refuse_after_crashes(levels, step.at.offset, topics.partition_key(tenant_id))
         record = _read(envelope, tenant_id, step.event.message.value)
     except Undecodable as exc:
         dead_letter(step, exc, "stock")
         return "dead_letter"
     tenant_key = topics.partition_key(tenant_id)
     # A body of movements is one message, so its request is known by its id alone.
-    key = dedup.request_key(tenant_key, envelope) if envelope.request else dedup.key_of(tenant_key, envelope.event_id)
+    by_lines = dedup.known_by_lines(envelope)
+    key = dedup.request_key(tenant_key, envelope) if by_lines else dedup.key_of(tenant_key, envelope.event_id)
     decision, first = dedup.decide(seen, key, envelope)
     match decision:
         case dedup.Decision.NEW if envelope.type == stock.POLICY:
@@ -75,8 +79,10 @@ def _folded(step: Step, levels: PartitionView, seen: PartitionView, partitions: 
         case dedup.Decision.NEW:
             policy = levels.get(_POLICY + tenant_key)
             oversell = policy is not None and codec.decode(stock.POLICY, policy)["oversell"]
-            accepted = accepted_at(envelope.accepted_ms, step.at.time_ms)
-            message = Source(tenant_key, envelope.event_id, step.at.offset, accepted, step.at.time_ms * 1000)
+            accepted = accepted_at(envelope.accepted_ms, envelope.first_ms)
+            first_at = envelope.first_ms * 1000 if envelope.redrive else None
+            appended = step.at.time_ms * 1000
+            message = Source(tenant_key, envelope.event_id, step.at.offset, accepted, appended, first_at)
             _told(step, tenant_id, envelope, fold_batch(levels, record["rows"], message, oversell))
         case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
             repeated(step, tenant_id, envelope, decision, first)

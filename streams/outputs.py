@@ -115,6 +115,7 @@ def dead_letter(step: Step, why: Undecodable, in_step: str) -> None:
     """The original bytes, and an outcome so that the ledger accounts for them."""
     message, at = step.event.message, step.at
     key, value, headers = message.key, message.value, message.headers
+    step.refused = why.code
     metrics.DEAD_LETTERED.labels(why.code).inc()
     try:
         envelope = read(headers, value, at)

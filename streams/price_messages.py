@@ -30,7 +30,7 @@ def take(prices: Entries, tallies: Entries, tenant_key: bytes, envelope: Envelop
     Raises Rejected for a policy that could not be followed; nothing is changed then.
     """
     src, request, breaker = envelope.src, envelope.request, None
-    at = At(src.offset, src.time_ms * 1000)
+    at = At(src.offset, envelope.first_ms * 1000)
     verdicts: list[Verdict] = []
     if envelope.type == PRICE_POLICY:
         prices[_POLICY + tenant_key] = packed(Policy.of(record))

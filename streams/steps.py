@@ -20,14 +20,20 @@ from typing import Any, Final, NoReturn
 
 import confluent_kafka
 
+from producers.breaker import Breaker
 from producers.client import config
+from producers.lag import Lag
 from schemas import metrics, topics
-from schemas.envelope import Headers, Position
+from schemas.envelope import Headers, Position, tenant_text
+from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
 log = logging.getLogger(__name__)
 
 EXIT_CODE: Final = 70  # EX_SOFTWARE
+MISCONFIGURED: Final = 2
+_ENVIRONMENT: Final = (MemoryError, OSError, Unavailable)
+"""What no message is to blame for, however often it happens at one."""
 _MAX_PENDING: Final = 20_000
 """Weight that may wait for a flush before the agents pause."""
 _BYTES_A_RECORD: Final = 2_000
@@ -57,6 +63,8 @@ class Step:
     records: list[Record] = field(default_factory=list)
     changes: dict[str, Changes] = field(default_factory=dict)
     sent_bytes: int = 0
+    refused: str | None = None
+    """The code under which the message is dead-lettered."""
 
     def changes_of(self, table: str) -> Changes:
         """The changes of a table, to be added to."""
@@ -106,7 +114,9 @@ class Steps:
         """End of each partition that we wrote to, as our own last transaction left it."""
         self.crash_notes: dict[str, CrashNote] = {}
         """For each source topic, by its real name."""
+        self.breaker = Breaker(settings.dead_letter_limit, "this worker of streams")
         self.encoders: dict[str, Encode] = {}
+        self.lag = Lag(settings.prefix)
         """For each table whose values are not bytes."""
 
     async def fence(self, partitions: frozenset[int], generation: int) -> None:
@@ -146,6 +156,13 @@ class Steps:
         step = Step(event, at)
         try:
             yield step
+            verdict = [(tenant_text(event.message.key), step.refused)]
+            self.breaker.judge(verdict)
+            self.breaker.count(verdict)
+        except Misconfigured as exc:
+            fail_stop(f"{at.topic}[{at.partition}]@{at.offset}: {exc}", None, MISCONFIGURED)
+        except _ENVIRONMENT as exc:
+            fail_stop(f"{at.topic}[{at.partition}]@{at.offset} met a fault that is not its own", exc)
         except Exception as exc:  # whatever it is, the event must not be acknowledged
             self._crashed(at, exc)
         self._pending[at.partition].append((step, acknowledge))
@@ -154,6 +171,11 @@ class Steps:
             self._room.clear()
         if at.partition not in self._flushing:
             self._flushing[at.partition] = asyncio.create_task(self._flush(at.partition))
+
+    @property
+    def waiting(self) -> int:
+        """Weight of what waits for its flush."""
+        return self._waiting
 
     async def room(self) -> None:
         """Wait while too much waits for its flush."""
@@ -172,6 +194,8 @@ class Steps:
                     metrics.FLUSH_MESSAGES.observe(len(pending))
                 for step, acknowledge in pending:
                     await acknowledge(step.event)
+                for at in {step.at.topic: step.at for step, _ in pending}.values():
+                    self.lag.done((at.topic, at.partition), at.offset, at.time_ms / 1000)
         except Exception as exc:  # a flush that failed may or may not have landed: only a restart can tell
             fail_stop(f"flush of partition {partition} failed", exc)
         finally:
@@ -226,8 +250,15 @@ def _as_it_is(_: bytes, value: bytes) -> bytes:
     return value
 
 
-def fail_stop(what: str, exc: BaseException) -> NoReturn:
+def refuse(exc: Misconfigured) -> NoReturn:
+    """End the process now, as a start with these settings would: going on would be wrong until somebody acts."""
+    log.critical("%s", exc)
+    logging.shutdown()
+    os._exit(MISCONFIGURED)
+
+
+def fail_stop(what: str, exc: BaseException | None, code: int = EXIT_CODE) -> NoReturn:
     """End the process now, without committing anything."""
     log.critical("%s; ending this process, nothing of it is committed", what, exc_info=exc)
     logging.shutdown()
-    os._exit(EXIT_CODE)
+    os._exit(code)

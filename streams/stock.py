@@ -9,6 +9,10 @@ A movement is looked at in this order, and the first rule that holds decides:
 5. it takes the level below zero, or further below, and the tenant does not oversell: `rejected` (insufficient_stock);
 6. `applied`: the version grows by one.
 
+A movement that is sent once more (`schemas.redrive`) is folded where it comes again, but overwrites nothing that came
+since it came first: it is `superseded` when a set happened since, which counted it, and so is a set when anything
+changed the level since, for what it would replace is no longer what it was.
+
 Only what is applied changes a level, so whatever was refused may be sent again under its id.
 """
 
@@ -44,13 +48,17 @@ class Verdict(Struct, frozen=True, gc=False):
 
 
 class Source(Struct, frozen=True, gc=False):
-    """The message that movements came in; times in microseconds since 1970."""
+    """The message that movements came in; times in microseconds since 1970.
+
+    `first_at` is when the log first took movements that come once more.
+    """
 
     tenant_key: bytes
     event_id: str
     offset: int
     accepted_at: int
     appended_at: int
+    first_at: int | None = None
 
 
 def fold_batch(levels: Levels, movements: Iterable[Record], source: Source, oversell: bool) -> list[bytes]:
@@ -81,6 +89,8 @@ def fold(level: Level, movement: Record, identity: bytes, source: Source, overse
     if expected is not None and expected != before:
         return level, Verdict("rejected", before, level.version, stock.EXPECTED_QUANTITY_MISMATCH)
     set_at = level.set_at
+    if source.first_at is not None and _overtaken(level, kind, source.accepted_at, source.first_at):
+        return level, Verdict("superseded", before, level.version)
     if kind == "set":
         at = happened_at(movement["occurred_at"], source.accepted_at)
         if set_at is not None and at < set_at:
@@ -98,6 +108,13 @@ def fold(level: Level, movement: Record, identity: bytes, source: Source, overse
         Level(after, version, source.offset, source.appended_at, set_at, recent),
         Verdict("applied", after, version),
     )
+
+
+def _overtaken(level: Level, kind: str, accepted_at: int, first_at: int) -> bool:
+    """Whether what happened to a product since a movement came first must not be changed by it."""
+    if kind == "set":
+        return level.changed_at >= first_at
+    return level.set_at is not None and level.set_at >= accepted_at
 
 
 def _impossible(level: Level, movement: Record) -> str | None:

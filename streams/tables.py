@@ -12,7 +12,7 @@ recovers a few thousand records a second. Here
 
 On every assignment the partition's writer is fenced first (`Steps.fence`), then each partition whose changelog does
 not end with our own last record is dropped and read again: Faust may call a partition "kept" though another worker
-owned it in between.
+owned it in between. A table that keeps the fence of a source topic is then held against that topic (`streams.sources`).
 """
 
 import asyncio
@@ -26,7 +26,9 @@ import faust
 from faust.stores import memory
 
 from schemas import metrics
-from streams.steps import Changes, Step
+from schemas.errors import Misconfigured
+from streams.dedup import fence_of
+from streams.steps import Changes, Step, refuse
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +90,11 @@ class PartitionView(MutableMapping[bytes, Any]):
 class Table(faust.Table):
     """A table whose changelog is part of a step's transaction; its name is the changelog's."""
 
-    def __init__(self, app: Any, *, codec: Codec | None = None, **options: Any) -> None:
+    def __init__(self, app: Any, *, codec: Codec | None = None, fences: str = "", **options: Any) -> None:
         super().__init__(app, **options)
         self.codec = codec
+        self.source = app.settings.named(fences) if fences else ""
+        """The topic whose fence stands in this table; the other tables of an agent have none."""
         if codec:
             app.steps.encoders[self.name] = codec.encode
 
@@ -112,7 +116,9 @@ class Table(faust.Table):
         raise TypeError(f"delete through del {self.name}.of(step)[key]")
 
     def _new_store(self) -> "Store":
-        return Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
+        store = Store("memory://", self.app, self, table_name=self.name, loop=self.loop)
+        metrics.TABLE_ENTRIES.labels(self.name).set_function(lambda: sum(map(len, tuple(store.partitions.values()))))
+        return store
 
 
 class Store(memory.Store):
@@ -133,14 +139,23 @@ class Store(memory.Store):
         for lost in self.partitions.keys() - mine:
             del self.partitions[lost], self._ends[lost]
         await asyncio.to_thread(self._restore, changelog, mine)
+        if self.table.source:
+            await self._check_source(self.table.source, mine)
         metrics.ASSIGNED.set(len(mine))
-        metrics.TABLE_ENTRIES.labels(self.table_name).set(sum(map(len, self.partitions.values())))
+
+    async def _check_source(self, source: str, mine: frozenset[int]) -> None:
+        """End the process where the source is not the log that our entries were made from."""
+        fences = {n: fence for n in mine if (fence := fence_of(self.partitions[n])) is not None}
+        try:
+            await asyncio.to_thread(self.app.sources.check, source, fences)
+        except Misconfigured as exc:
+            refuse(exc)
 
     def _restore(self, changelog: str, mine: frozenset[int]) -> None:
         started = time.perf_counter()
         consumer = confluent_kafka.Consumer(
             {
-                "bootstrap.servers": self.app.settings.kafka_bootstrap_servers,
+                **self.app.settings.kafka,
                 "group.id": "unused",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -154,6 +169,7 @@ class Store(memory.Store):
         try:
             stale = self._stale(consumer, changelog, mine)
             records = self._read(consumer, changelog, stale) if stale else 0
+            metrics.RESTORE_LEFT.labels(self.table_name).set(0)
         finally:
             consumer.close()
         took = time.perf_counter() - started
@@ -192,6 +208,8 @@ class Store(memory.Store):
                 else:
                     entries[key] = value
                 records += 1
+            left = sum(self._ends[p.partition] - max(0, p.offset) for p in consumer.position(consumer.assignment()))
+            metrics.RESTORE_LEFT.labels(self.table_name).set(left)
         return records
 
     def persisted_offset(self, tp: Any) -> int | None:

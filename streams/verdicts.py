@@ -20,7 +20,9 @@ _MOST_BYTES: Final = topics.MAX_FORWARDED_BYTES - 1_500_000
 
 def install(app: App, partitions: int) -> None:
     """Add the agent and its tables to the app."""
-    current = app.Table(topics.PRICES_CURRENT, changelog_topic=changelog(app, topics.PRICES_CURRENT))
+    current = app.Table(
+        topics.PRICES_CURRENT, changelog_topic=changelog(app, topics.PRICES_CURRENT), fences=topics.PRICES
+    )
     seen_events = app.Table(topics.DEDUP_PRICES, changelog_topic=changelog(app, topics.DEDUP_PRICES))
     app.steps.crash_notes[app.settings.named(topics.PRICES)] = lambda at: (
         topics.PRICES_CURRENT,
@@ -40,7 +42,7 @@ def install(app: App, partitions: int) -> None:
                 # As with stock, the fence stays with what is kept for ever.
                 if not dedup.fenced(prices, step.at.offset):
                     metrics.STEPS.labels(topics.PRICES, _judged(step, prices, seen_events.of(step), partitions)).inc()
-                    dedup.advance_fence(prices, step.at.offset)
+                    dedup.advance_fence(prices, step.at.offset, app.sources.ids[step.at.topic])
             await app.steps.room()
 
 
@@ -48,7 +50,7 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
     """Decide one message of `prices`; return what was decided."""
     try:
         envelope, tenant_id = envelope_of(step, PRICE_TYPES, partitions, _MOST_BYTES)
-        dedup.refuse_after_crashes(prices, step.at.offset)
+        dedup.refuse_after_crashes(prices, step.at.offset, topics.partition_key(tenant_id))
         record = _read(envelope, tenant_id, step.event.message.value)
         tenant_key = topics.partition_key(tenant_id)
         decision, first, known = _decided(seen, tenant_key, envelope)
@@ -63,7 +65,7 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
             except Rejected as exc:
                 outcome(step, tenant_id, envelope, "rejected", exc.code, exc.detail)
                 return exc.code
-            _counted(answer["rows"])
+            _counted(answer)
             value = codec.encode(PRICE_VERDICTS, answer)
             send_outcome(step, tenant_id, envelope, PRICE_VERDICTS, len(answer["rows"]), value, topics.PRICES_VERDICTS)
         case dedup.Decision.DUPLICATE | dedup.Decision.CONFLICT:
@@ -71,7 +73,10 @@ def _judged(step: Step, prices: PartitionView, seen: PartitionView, partitions: 
     return str(decision)
 
 
-def _counted(rows: list[codec.Record]) -> None:
+def _counted(verdicts: codec.Record) -> None:
+    rows = verdicts["rows"]
+    if verdicts["breaker"]:
+        metrics.PRICE_BREAKER.inc()
     for status, count in Counter(row["status"] for row in rows).items():
         metrics.PRICES_JUDGED.labels(status).inc(count)
     for row in rows:
@@ -83,7 +88,7 @@ def _decided(
     seen: PartitionView, tenant_key: bytes, envelope: Envelope
 ) -> tuple[dedup.Decision, dedup.Entry, dedup.Lines]:
     """What a message is, the first with its id, and the lines of its request that had come before."""
-    if envelope.request is None:
+    if not dedup.known_by_lines(envelope):
         return *dedup.decide(seen, dedup.key_of(tenant_key, envelope.event_id), envelope), []
     key = dedup.request_key(tenant_key, envelope)
     known = dedup.lines_known(seen, key)

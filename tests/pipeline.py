@@ -60,6 +60,7 @@ class Pipeline:
             gateway_port=free_port(),
             streams_data_dir=str(self._folder),
             session_timeout_s=6.0,
+            dead_letter_limit=1.0,  # tests send little but bad messages; those of the breaker set it
         )
         settings = replace(settings, **self._overrides)
         self.settings = settings

@@ -1,8 +1,9 @@
-"""A TCP relay before a real server, by which a test makes it vanish and come back."""
+"""A TCP relay before a real server, by which a test makes it vanish, come back and be slow."""
 
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
@@ -18,6 +19,8 @@ class Relay:
         self._target = (url.hostname, url.port)
         self.port = free_port()
         self.url = urlunsplit(url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@{HOST}:{self.port}"))
+        self.delay_s = 0.0
+        """How long each piece of an answer is kept back."""
         self._listener: socket.socket | None = None
         self._sockets: list[socket.socket] = []
 
@@ -48,15 +51,16 @@ class Relay:
                 outside = socket.create_connection(self._target)
                 self._sockets += [inside, outside]
                 for here, there in ((inside, outside), (outside, inside)):
-                    threading.Thread(target=_pass_on, args=[here, there], daemon=True).start()
+                    threading.Thread(target=self._pass_on, args=[here, there, here is outside], daemon=True).start()
 
-
-def _pass_on(here: socket.socket, there: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while data := here.recv(65_536):
-            there.sendall(data)
-    _close(here)
-    _close(there)
+    def _pass_on(self, here: socket.socket, there: socket.socket, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := here.recv(65_536):
+                if answers:
+                    time.sleep(self.delay_s)
+                there.sendall(data)
+        _close(here)
+        _close(there)
 
 
 def _close(one: socket.socket) -> None:

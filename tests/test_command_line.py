@@ -118,6 +118,8 @@ def up(data_dir: Path) -> Iterator[dict[str, Any]]:
         eventually(lambda: (data_dir / "stack.json").exists() or process.poll() is not None, within=60)
         assert process.poll() is None
         stack = json.loads((data_dir / "stack.json").read_text())
+        targets = json.loads((data_dir / "prometheus" / "targets.json").read_text())
+        assert {f"http://{one['targets'][0]}/metrics" for one in targets} == set(stack["metrics_urls"].values())
         yield stack
     finally:
         family = psutil.Process(process.pid).children(recursive=True)

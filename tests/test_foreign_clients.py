@@ -140,9 +140,7 @@ def test_the_dead_letter_is_the_message_and_why(sender: Sender) -> None:
     event_id = sender.send(value)
     assert sender.outcome(event_id) == ("rejected", "truncated")
     settings = sender.pipeline.settings
-    consumer = confluent_kafka.Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": secrets.token_hex(8)}
-    )
+    consumer = confluent_kafka.Consumer({**settings.kafka, "group.id": secrets.token_hex(8)})
     topic = settings.named(topics.DEAD_LETTERS)
     consumer.assign([confluent_kafka.TopicPartition(topic, n, 0) for n in range(settings.partitions)])
 

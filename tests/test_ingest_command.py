@@ -63,7 +63,9 @@ class Merchant:
 
 def puts(pipeline: Pipeline) -> int:
     """Chunks that the gateway has answered."""
-    counted = re.findall(r'tillstream_requests_total{route="put_chunk",.*} (.+)', pipeline.http.get("/metrics").text)
+    counted = re.findall(
+        r'tillstream_request_seconds_count{route="put_chunk"} (.+)', pipeline.http.get("/metrics").text
+    )
     return int(sum(map(float, counted)))
 
 
@@ -197,7 +199,7 @@ def test_bad_rows_are_shown_with_the_files_line_numbers(pipeline: Pipeline, tmp_
     assert f"{shop.tenant}/orders.ndjson:2990: /order_date: " in out
     assert "accepted 3,757, rejected 3" in out
     assert "partially completed" in out
-    assert "/errors" in err
+    assert "tillstream uploads errors" in err
     assert shop.count("orders") == 2_997
     kept = json.loads((tmp_path / ".tillstream-ingest.json").read_text())["uploads"][f"{shop.tenant}/orders"]
     path = f"/api/v1/tenants/{shop.tenant}/uploads/{kept['token']}/errors"
@@ -214,7 +216,7 @@ def test_rows_that_are_refused_later_are_shown_too(pipeline: Pipeline, tmp_path:
     assert f"{shop.tenant}/orders.ndjson:2000: /total_amount: total_mismatch, the items add up to" in out
     assert out.count("orders.ndjson:2101:") == 5
     assert "refused later" in out
-    assert f"refused rows of {shop.tenant}/orders.ndjson: curl" in err
+    assert f"refused rows of {shop.tenant}/orders.ndjson: tillstream uploads errors " in err
     assert shop.count("orders") == 2_498
 
 

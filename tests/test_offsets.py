@@ -21,6 +21,12 @@ def test_an_empty_database_starts_at_the_beginning(db: Db) -> None:
     assert start(db) == 0
 
 
+def test_a_topic_that_expires_starts_where_its_log_begins_and_a_gap_later_is_still_one(db: Db) -> None:
+    assert offsets.load(db, "t", 0, "one", (7, 100), False, expires=True) == 7
+    with pytest.raises(Misconfigured, match="1 offsets are gone"):
+        offsets.load(db, "t", 0, "one", (8, 100), False, expires=True)
+
+
 def test_a_database_has_an_id_of_its_own_that_lasts(db: Db) -> None:
     db.execute("SET ROLE tillstream_writer")
     known = offsets.database_id(db)

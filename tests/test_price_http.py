@@ -272,6 +272,10 @@ def test_alerts_are_listed_filtered_and_paged(trader: Trader) -> None:
     assert pages == every
     assert len(trader.get("price-alerts", status="rejected")["data"]) == 10
     assert len(trader.get("price-alerts", name="decimal_shift,jump")["data"]) == 20
+    scores = [max(found["score"] for found in alert["findings"]) for alert in every]
+    for least in {*scores, 0, 100}:
+        found = trader.get("price-alerts", min_score=least)["data"]
+        assert len(found) == sum(score >= least for score in scores)
     [one] = trader.get("price-alerts", product_id="P-07")["data"]
     assert (one["metadata"], one["price_before"], one["decision"]) == ({"n": 7}, "10.00", None)
     half = every[15]["logged_at"]

@@ -5,7 +5,8 @@ import json
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import dropwhile
 from typing import Any
 
 import httpx
@@ -27,14 +28,16 @@ def trader(pipeline: Pipeline) -> Trader:
 
 
 @contextmanager
-def watching(trader: Trader, **headers: str) -> Iterator[Iterator[Told]]:
-    """The events of a stream that is open, as they come."""
-    named = trader.headers | SSE | {name.replace("_", "-"): value for name, value in headers.items()}
-    with trader.pipeline.http.stream("GET", trader.url("price-alerts/stream"), headers=named) as answer:
+def watching(trader: Trader, Last_Event_ID: str = "", **query: Any) -> Iterator[Iterator[Told]]:
+    """The events of a stream that is open, as they come; of one that begins now, from its first alert on."""
+    named = trader.headers | SSE | ({"Last-Event-ID": Last_Event_ID} if Last_Event_ID else {})
+    url = trader.url("price-alerts/stream")
+    with trader.pipeline.http.stream("GET", url, headers=named, params=query) as answer:
         assert (answer.status_code, answer.headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
         lines = answer.iter_lines()
         assert next(lines) == "retry: 2000"
-        yield told(lines)
+        events = told(lines)
+        yield events if Last_Event_ID else dropwhile(lambda event: not event[0], events)
 
 
 def told(lines: Iterator[str]) -> Iterator[Told]:
@@ -47,6 +50,18 @@ def told(lines: Iterator[str]) -> Iterator[Told]:
         elif not line and (found.keys() & {"id", "event"}):
             yield found.get("event", ""), found.get("id", ""), json.loads(found.get("data", "{}"))
             found = {}
+
+
+def missed(trader: Trader, after: str, upto: str, **query: Any) -> list[str]:
+    """The products of the alerts that come again, from one position to another."""
+    found = []
+    with watching(trader, after, **query) as stream:
+        for name, id_, data in stream:
+            if name:
+                found.append(data["product_id"])
+            if id_ and int(id_.partition(":")[2]) >= int(upto.partition(":")[2]):
+                return found
+    raise AssertionError("the stream ended")
 
 
 def slip(trader: Trader, product: str, **more: Any) -> None:
@@ -79,17 +94,59 @@ def test_alerts_come_as_they_are_made_and_again_from_where_a_client_was(trader: 
 
 
 def test_lines_say_the_same(trader: Trader) -> None:
+    slip(trader, "P-0")  # in a log without a record there is no position
     headers = trader.headers | NDJSON
     with trader.pipeline.http.stream("GET", trader.url("price-alerts/stream"), headers=headers) as answer:
         assert answer.headers["content-type"] == "application/x-ndjson"
         lines = answer.iter_lines()
+        begins = json.loads(next(lines))
         slip(trader, "P-1")
         alert, position = json.loads(next(lines)), json.loads(next(lines))
+    assert (begins["type"], position["type"]) == ("position", "position")
     assert (alert["type"], alert["product_id"]) == ("alert", "P-1")
     slip(trader, "P-2")
     headers |= {"Last-Event-ID": position["last_event_id"]}
     with trader.pipeline.http.stream("GET", trader.url("price-alerts/stream"), headers=headers) as answer:
         assert json.loads(next(answer.iter_lines()))["product_id"] == "P-2"
+
+
+def test_a_stream_is_filtered_as_the_history_is_live_and_from_where_a_client_was(trader: Trader) -> None:
+    with watching(trader) as stream:
+        slip(trader, "P-0")
+        _, first, alert = next(stream)
+    [score] = [found["score"] for found in alert["findings"]]
+    wanted: list[dict[str, Any]] = [
+        {"product_id": "P-2"}, {"name": "decimal_shift,jump", "status": "anomaly"}, {"status": "rejected,held"},
+        {"name": "non_positive"}, {"min_score": score, "to": "2199-01-01"}, {"min_score": 100, "status": "anomaly"},
+        {"from": "2199-01-01"}, {"product_id": "P-3", "status": "rejected"},
+    ]  # fmt: skip
+    with ExitStack() as until_seen:
+        live = [until_seen.enter_context(watching(trader, first, **query)) for query in wanted]
+        assert [next(stream)[0] for stream in live] == [""] * len(wanted)  # each is at the end
+        slip(trader, "P-1")
+        trader.judged(to(10, "P-2"), to(10, "P-3"), to(10, "P-4"))
+        trader.judged(to(100, "P-2"), to(0, "P-3"), to(100, "P-4"))  # of one record some are wanted, some not
+        trader.alerts(5)
+        expected = []
+        for query, stream in zip(wanted, live, strict=True):
+            listed = [
+                row for row in reversed(trader.get("price-alerts", **query)["data"]) if row["product_id"] != "P-0"
+            ]
+            expected.append([row["product_id"] for row in listed])
+            seen = [next(stream) for _ in listed]
+            assert [data["product_id"] for _, _, data in seen] == expected[-1], query
+            assert not seen or seen[-1][1], query  # whichever is the last of its record says where it lies
+    assert expected == [
+        ["P-2"], ["P-1", "P-2", "P-4"], ["P-3"], ["P-3"], ["P-1", "P-2", "P-3", "P-4"], expected[5], [], ["P-3"],
+    ]  # fmt: skip
+    with watching(trader) as stream:
+        slip(trader, "P-5")
+        _, last, _ = next(stream)
+    for query, products in zip(wanted, expected, strict=True):
+        assert missed(trader, first, last, **query) == products + ["P-5"] * ("P-1" in products), query
+    for query in ({"status": "accepted"}, {"min_score": 101}, {"min_score": "x"}, {"limit": 1}):
+        url = trader.url("price-alerts/stream")
+        problem(trader.pipeline.http.get(url, params=query, headers=trader.headers), 400, "bad_parameter")
 
 
 def test_a_position_is_one_of_the_tenants_partition(trader: Trader) -> None:

@@ -92,6 +92,7 @@ READS = [
     ("price_alerts", "from=2026-01-02&to=2026-01-12", {"price_alerts", "price_decisions"}),
     ("price_alerts", "status=held", {"price_alerts", "price_decisions"}),
     ("price_alerts", "name=jump", {"price_alerts", "price_decisions"}),
+    ("price_alerts", "min_score=90", {"price_alerts", "price_decisions"}),
     ("daily_metrics", "", {"tenant_daily_metrics_pkey"}),
     ("daily_metrics", "from=2026-02-01&to=2026-03-01", {"tenant_daily_metrics_pkey"}),
     ("daily_metrics", "currency=USD", {"tenant_daily_metrics_pkey"}),

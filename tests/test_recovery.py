@@ -48,7 +48,7 @@ def log_of(pipeline: Pipeline, topic: str) -> list[confluent_kafka.Message]:
     """Every committed message of a topic."""
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": pipeline.settings.kafka_bootstrap_servers,
+            **pipeline.settings.kafka,
             "group.id": "test",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,

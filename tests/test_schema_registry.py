@@ -77,9 +77,7 @@ class Place:
     def values(self, tenant: str) -> list[bytes]:
         """The tenant's messages on `ingestion` and on `ingestion.unique`, as they lie there."""
         settings = self.pipeline.settings
-        consumer = confluent_kafka.Consumer(
-            {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "x", "enable.partition.eof": True}
-        )
+        consumer = confluent_kafka.Consumer({**settings.kafka, "group.id": "x", "enable.partition.eof": True})
         key = topics.partition_key(tenant)
         partition = topics.partition_of(key, settings.partitions)
         found = []

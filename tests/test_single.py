@@ -106,7 +106,9 @@ def test_plain_events_take_the_short_way(cut: Pipeline) -> None:
     assert shop.send(b" \n" + BODIES["orders"] + b"\r\n ").status_code == 202
     assert shop.send(BODIES["orders"], **{"Content-Type": "application/json; charset=utf-8"}).status_code == 202
     assert re.search(
-        r'^tillstream_requests_total{route="ingest",status="202"} 12\.0$', shop.http.get("/metrics").text, re.MULTILINE
+        r'^tillstream_requests_total{route="ingest",status="202",tenant="[^"]+"} 12\.0$',
+        shop.http.get("/metrics").text,
+        re.MULTILINE,
     )
 
 

@@ -51,7 +51,7 @@ def _rewind(pipeline: Pipeline) -> None:
     settings, stock_topic = pipeline.settings, pipeline.settings.named(topics.STOCK)
     start = [confluent_kafka.TopicPartition(stock_topic, n, 0) for n in range(settings.partitions)]
     group = confluent_kafka.ConsumerGroupTopicPartitions(settings.named("tillstream-streams"), start)
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap_servers})
+    admin = AdminClient({**settings.kafka})
 
     def moved() -> bool:  # a static member that left stays in the group until its session ends
         [future] = admin.alter_consumer_group_offsets([group]).values()
@@ -206,3 +206,25 @@ def test_no_movement_is_lost_or_counted_twice_though_workers_are_killed_paused_a
         loading.join()
     assert_as_the_model(own_pipeline, sender.sent)
     assert "ending this process, nothing of it is committed" in own_pipeline.log("streams@a")
+
+
+def test_a_partition_that_comes_back_to_its_first_owner_has_what_the_other_made_of_it(own_pipeline: Pipeline) -> None:
+    sender = Sender(own_pipeline)
+    own_pipeline.start("streams@a", restarted=False)
+    sender.anything(100)
+    settled(own_pipeline, sender.sent)
+    own_pipeline.start("streams@b", restarted=False)
+    eventually(lambda: own_pipeline.assigned("streams@a") == own_pipeline.assigned("streams@b") == 2, within=30)
+    for tenant_id in sender.tenants:
+        sender.movements(tenant_id, [ROW], f"while-two-{tenant_id}")
+    sender.anything(100)
+    settled(own_pipeline, sender.sent)
+    own_pipeline.stop("streams@b")
+    eventually(lambda: own_pipeline.assigned("streams@a") == 4, within=30)
+    for tenant_id in sender.tenants:
+        sender.movements(tenant_id, [ROW], f"while-two-{tenant_id}")
+    sender.anything(100)
+    assert_as_the_model(own_pipeline, sender.sent)
+    first_owner = own_pipeline.children["streams@a"]
+    assert first_owner.alive()
+    assert first_owner.restarts == 0

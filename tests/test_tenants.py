@@ -334,7 +334,7 @@ def test_adding_an_existing_tenant_makes_one_more_key_and_says_so(kafka: Pipelin
     again = kafka.cli("tenants", "add", "twice", "--currency", "SEK")
     assert "one more API key" in again.stdout, again.stderr
     differs = kafka.cli("tenants", "add", "twice", "--name", "Other")
-    assert differs.returncode == 1
+    assert differs.returncode == 2
     assert "tillstream tenants set" in " ".join(differs.stderr.split())
     known = tenants.read_all(kafka.settings)["twice"]
     assert (known.name, known.currency, len(known.keys)) == ("Twice Ltd", "SEK", 2)
@@ -391,7 +391,7 @@ def test_of_a_table_with_a_wrong_line_nothing_is_published(kafka: Pipeline, tmp_
     table.write_text("tenant_id,currency\nnever-1,EUR\nnever-2,Euro\nno spaces,EUR\nnever-1,EUR\n")
     done = kafka.cli("tenants", "load", str(table))
     said = " ".join(done.stderr.split())
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "line 3: a currency is an ISO 4217 code" in said
     assert "line 4: a tenant id has" in said
     assert "line 5: never-1 was on line 2 already" in said
@@ -422,5 +422,5 @@ def test_ten_thousand_tenants_are_loaded_at_once(kafka: Pipeline, tmp_path: Path
 )
 def test_a_wrong_argument_gets_a_sentence(kafka: Pipeline, arguments: list[str], says: str) -> None:
     done = kafka.cli("tenants", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert says in " ".join(done.stderr.split())

@@ -214,6 +214,21 @@ def test_an_opening_that_comes_again_says_what_became_of_the_upload(
     assert again.json() == first | {"state": state}
 
 
+def test_uploads_are_listed_the_newest_first_page_by_page(pipeline: Pipeline) -> None:
+    upload = Upload(pipeline, name="first")
+    for name in ("second", "third"):
+        assert upload.request("POST", "", json={"entity": "orders", "name": name}).status_code == 201
+    pages = eventually(lambda: (all_ := upload.request("GET", "?limit=3").json())["next_before"] is None
+                       and len(all_["data"]) == 3 and all_)  # fmt: skip
+    assert [one["name"] for one in pages["data"]] == ["third", "second", "first"]
+    assert pages["data"][2]["token"] == upload.token
+    page = upload.request("GET", "?limit=2").json()
+    rest = upload.request("GET", f"?limit=2&before={page['next_before']}").json()
+    assert [one["name"] for one in page["data"] + rest["data"]] == ["third", "second", "first"]
+    for wrong in ("limit=0", "limit=x", "before=x", "befor=1"):
+        assert upload.request("GET", f"?{wrong}").json()["code"] == "bad_parameter"
+
+
 def test_opening_under_a_key_opens_one_upload(pipeline: Pipeline) -> None:
     upload = Upload(pipeline)
 

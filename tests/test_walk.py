@@ -16,7 +16,7 @@ from psycopg.sql import SQL, Identifier
 from starlette.routing import Route
 from test_end_to_end import order
 
-from gateway import admin, schema_pages
+from gateway import admin, console, schema_pages
 from gateway.app import BASE, create_app
 from gateway.sql import statement
 from gateway.upload_token import Token
@@ -48,11 +48,14 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("GET", BASE + "/metrics/stock-outs"): None,
     ("GET", BASE + "/metrics/price-anomalies"): None,
     ("POST", BASE + "/uploads"): b'{"entity": "orders"}',
+    ("GET", BASE + "/uploads"): None,
+    ("GET", BASE + "/activity"): None,
     ("GET", BASE + "/uploads/{token}"): None,
     ("DELETE", BASE + "/uploads/{token}"): None,
     ("PUT", BASE + "/uploads/{token}/chunks/{n}"): order(1),
     ("POST", BASE + "/uploads/{token}/complete"): b'{"chunks": 1}',
     ("GET", BASE + "/uploads/{token}/errors"): None,
+    ("POST", BASE + "/uploads/{token}/corrections"): b'{"chunk": 1, "line": 1, "row": {}}',
     ("GET", admin.BASE): None,
     ("POST", admin.BASE): b'{"tenant_id": "new"}',
     ("GET", admin.BASE + "/{tenant_id:str}"): None,
@@ -65,6 +68,8 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("GET", schema_pages.DOCUMENT): None,
     ("GET", schema_pages.SWAGGER_UI.rstrip("/")): None,
     ("GET", schema_pages.SWAGGER_UI + "{file:str}"): None,
+    ("GET", console.PAGE.rstrip("/")): None,
+    ("GET", console.PAGE + "{asset:str}"): None,
 }
 """The body that each route takes."""
 
@@ -128,7 +133,7 @@ def test_no_answer_to_one_tenant_holds_anything_of_another(own_pipeline: Pipelin
 
     def call(method: str, path: str, tenant: str, mark: str, accept: str = "*/*", key: str | None = key) -> Any:
         known = {"tenant_id": tenant, "entity": "orders", "record_id": mark, "product_id": mark, "event_id": mark}
-        known |= {"token": tokens[mark], "n": "1", "key_id": "0", "file": "swagger-ui.css"}
+        known |= {"token": tokens[mark], "n": "1", "key_id": "0", "file": "swagger-ui.css", "asset": "console.js"}
         path = re.sub(r"{(\w+)(:\w+)?}", lambda name: known[name[1]], path)
         headers = {"Accept": accept} | ({"X-API-Key": key} if key else {})
         with own_pipeline.http.stream(method, path, headers=headers, content=CALLS[method, template]) as answer:

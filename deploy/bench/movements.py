@@ -18,11 +18,11 @@ PRODUCTS: Final = 50_000
 QUIET_S: Final = 60.0
 
 
-def publish(settings: Settings, count: int, batch: int, seed: int = 11) -> None:
+def publish(settings: Settings, count: int, batch: int, seed: int = 11, products: int = PRODUCTS) -> None:
     """Put `count` movements on `stock`, `batch` of them a message; return when all are acknowledged."""
     producer = confluent_kafka.Producer(config(settings) | {"linger.ms": 20, "queue.buffering.max.messages": 0})
     topic, key = settings.named(topics.STOCK), topics.partition_key(TENANT)
-    for n, rows in enumerate(_batches(count, batch, random.Random(seed))):
+    for n, rows in enumerate(_batches(count, batch, products, random.Random(seed))):
         value = codec.encode(stock.MOVEMENTS, {"tenant_id": TENANT, "rows": rows})
         headers = headers_of(
             event_id=f"bench-{seed}-{n}", type=stock.MOVEMENTS, source="bench", accepted_ms=time.time_ns() // 1_000_000,
@@ -34,13 +34,13 @@ def publish(settings: Settings, count: int, batch: int, seed: int = 11) -> None:
         raise Unavailable("Kafka did not take the movements of the benchmark")
 
 
-def _batches(count: int, batch: int, chance: random.Random) -> Iterator[list[dict[str, Any]]]:
+def _batches(count: int, batch: int, products: int, chance: random.Random) -> Iterator[list[dict[str, Any]]]:
     """Three quarters are received or returned, so that few sales are refused; one in fifty is a set."""
     for first in range(0, count, batch):
         yield [
             {
                 "line": line,
-                "product_id": f"P-{chance.randrange(PRODUCTS):05d}",
+                "product_id": f"P-{chance.randrange(products):05d}",
                 "kind": "set"
                 if chance.random() < 0.02
                 else chance.choice(("received", "received", "returned", "sold")),
@@ -58,7 +58,7 @@ def pace(settings: Settings, count: int) -> float:
     """
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            **settings.kafka,
             "group.id": "unused",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",
@@ -84,9 +84,7 @@ def pace(settings: Settings, count: int) -> float:
 
 def records(settings: Settings, topic: str) -> int:
     """Records of a topic, transaction markers included."""
-    consumer = confluent_kafka.Consumer(
-        {"bootstrap.servers": settings.kafka_bootstrap_servers, "group.id": "unused", "enable.auto.commit": False}
-    )
+    consumer = confluent_kafka.Consumer({**settings.kafka, "group.id": "unused", "enable.auto.commit": False})
     name = settings.named(topic)
     ranges = (
         consumer.get_watermark_offsets(confluent_kafka.TopicPartition(name, n), timeout=10)

@@ -9,6 +9,7 @@ from rich.console import Console
 from deploy.bench import (
     figures,
     gateway,
+    growth,
     ingest,
     metrics,
     neighbour,
@@ -38,10 +39,11 @@ ALL: Final = MappingProxyType[str, Benchmark](
         "prices": prices.run,
         "verdicts": verdicts.run,
         "stock": stock.run,
+        "growth": growth.run,
         "scale": scale.run,
     }
 )
-LONG: Final = frozenset({"scale"})
+LONG: Final = frozenset({"growth", "scale"})
 """Those that run only when named."""
 
 

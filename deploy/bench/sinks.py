@@ -73,7 +73,7 @@ def _until_forwarded(settings: Settings, count: int) -> None:
     """Return when streams have committed so many rows to the topic that sinks read."""
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            **settings.kafka,
             "group.id": "unused",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -1,23 +1,18 @@
-"""Stock movements folded by one worker, and its tables recovered, against a plain Faust app with the same fold."""
+"""Stock movements folded by one worker, and its tables recovered, against plain Faust and Quix Streams."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from typing import IO, Any, Final
+from typing import Final
 
 import httpx
 
-from deploy.bench import figures, movements, plain_faust
+from deploy.bench import figures, movements, peers, plain_faust
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Installation, Say, spent
 from deploy.stack import Stack
 from schemas import topics
 from schemas.errors import Unavailable
-from schemas.settings import Settings
 
 BATCH: Final = 500
 FOLD_TARGET: Final = 80_000
@@ -25,8 +20,11 @@ SINGLE_TARGET: Final = 6_000
 RECOVERY_TARGET: Final = 150_000
 FOLD_RATIO: Final = 5
 RECOVERY_RATIO: Final = 20
+QUIX_RATIO: Final = 4
 _PEER_MOVEMENTS: Final = 100_000
-_PEER_ENDS_S: Final = 20.0
+_QUIX_MOVEMENTS: Final = 500_000
+_QUIX: Final = "deploy.bench.plain_quix"
+_FAUST: Final = "deploy.bench.plain_faust"
 _METRIC: Final = r"^{name}\{{table=\"{table}\"\}} (\S+)$"
 
 
@@ -54,19 +52,41 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
     with Installation(stack, "stockplain") as shop:
         say("the plain peer")
         movements.publish(shop.settings, _PEER_MOVEMENTS, BATCH)
-        said = _peer(shop.settings, "folded")
+        said = peers.said(_FAUST, [str(_PEER_MOVEMENTS)], shop.settings, "folded")
         peer_pace = said["folded"] / said["seconds"]
         say("the plain peer's recovery")
-        said = _peer(shop.settings, "recovered")
+        said = peers.said(_FAUST, [str(_PEER_MOVEMENTS)], shop.settings, "recovered")
         peer_recovery = movements.records(shop.settings, plain_faust.CHANGELOG) / said["seconds"]
+    quix = list(_quix(stack, pace, say))
     yield figures.limit("plain faust.Table, batches of 500", peer_pace, "movements/s")
     yield _against("folded, batches of 500", pace, peer_pace, FOLD_TARGET, FOLD_RATIO, "movements/s")
+    yield from quix
     yield Figure("single movements, a message each", f"{single:,.0f} messages/s", None,
                  f">= {SINGLE_TARGET:,}", single >= SINGLE_TARGET)  # fmt: skip
     yield figures.limit("Faust's own recovery", peer_recovery, "records/s")
     yield _against("recovered levels", recovery, peer_recovery, RECOVERY_TARGET, RECOVERY_RATIO, "records/s")
     yield from figures.cpu(used, folded, "movement")
     yield from (Figure(f"resident at most, {role}", f"{size:,.0f} MB") for role, size in peak.items())
+
+
+def _quix(stack: Stack, pace: float, say: Say) -> Iterator[Figure]:
+    """The pace of Quix Streams, and ours against it; where it cannot be installed, a line that says why."""
+    say("installing Quix Streams")
+    try:
+        python = peers.quix_python(stack)
+    except Unavailable as exc:
+        yield Figure(f"left out: Quix Streams {peers.QUIX}", str(exc))
+        return
+    with Installation(stack, "stockquix") as shop:
+        movements.publish(shop.settings, _QUIX_MOVEMENTS, BATCH)
+        for style, words in peers.QUIX_STYLES.items():
+            say(f"Quix Streams, {words}")
+            arguments = [style, str(_QUIX_MOVEMENTS // BATCH)]
+            said = peers.said(_QUIX, arguments, shop.settings, "folded", python)
+            peer = _QUIX_MOVEMENTS / said["seconds"]
+            yield figures.limit(f"Quix Streams {peers.QUIX}, {words}", peer, "movements/s")
+            yield Figure("folded, batches of 500", f"{pace:,.0f} movements/s", pace / peer,
+                         f">= {QUIX_RATIO} x Quix", pace >= QUIX_RATIO * peer)  # fmt: skip
 
 
 def _against(name: str, value: float, peer: float, target: int, ratio: int, unit: str) -> Figure:
@@ -89,28 +109,3 @@ def _metric(shop: Installation, name: str) -> float:
     text = httpx.get(shop.urls["streams"]).text
     found = re.search(_METRIC.format(name=name, table=re.escape(topics.STOCK_LEVELS)), text, re.MULTILINE)
     return float(found[1]) if found else 0.0
-
-
-def _peer(settings: Settings, what: str) -> dict[str, Any]:
-    """What the plain app says it did; it is ended as soon as it has said so."""
-    command = [sys.executable, "-m", "deploy.bench.plain_faust", str(_PEER_MOVEMENTS)]
-    env = {**os.environ, **settings.env()}
-    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-        assert process.stdout is not None
-        try:
-            return _said(process.stdout, what)
-        finally:
-            process.terminate()  # it sends what it has not sent yet
-            try:
-                process.wait(_PEER_ENDS_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-
-
-def _said(lines: IO[str], what: str) -> dict[str, Any]:
-    for line in lines:
-        _, found, rest = line.partition(f'{{"{what}"')  # Faust says other things too, on the same line
-        if found:
-            said: dict[str, Any] = json.loads(found + rest)
-            return said
-    raise Unavailable("the plain app ended before it was done")

@@ -121,7 +121,7 @@ def _verdicts(settings: Settings) -> Iterator[dict[str, float]]:
     """When the verdict of each event was read, by the event's id; read until the block ends."""
     consumer = confluent_kafka.Consumer(
         {
-            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            **settings.kafka,
             "group.id": "bench",
             "enable.auto.commit": False,
             "isolation.level": "read_committed",

@@ -69,7 +69,7 @@ def test_a_log_read_again_from_anywhere_decides_nothing_twice(
         if not dedup.fenced(seen, at):
             if decide(seen, envelope(at, content, event_id)) is Decision.NEW:
                 forwarded.append(at)
-            dedup.advance_fence(seen, at)
+            dedup.advance_fence(seen, at, "id")
         back = next((restart for restart in restarts if restart[0] == at), None)
         if back is None:
             at += 1
@@ -92,11 +92,22 @@ def test_crashes_are_counted_an_offset() -> None:
 def test_entries_expire_after_seven_days_and_the_fence_never() -> None:
     seen: dict[bytes, bytes] = {}
     decide(seen, envelope(1, time_ms=1_000))
-    dedup.advance_fence(seen, 1)
-    [entry] = [value for key, value in seen.items() if key != dedup.FENCE]
-    assert not dedup.expired(entry, dedup.KEPT_MS)
-    assert dedup.expired(entry, dedup.KEPT_MS + 2_000)
-    assert not dedup.expired(seen[dedup.FENCE], 10**15)
+    dedup.advance_fence(seen, 1, "\0" * 22)
+    [entry] = [item for item in seen.items() if item[0] != dedup.FENCE]
+    assert not dedup.expired(*entry, dedup.KEPT_MS)
+    assert dedup.expired(*entry, dedup.KEPT_MS + 2_000)
+    assert not dedup.expired(dedup.FENCE, seen[dedup.FENCE], 10**15)
+
+
+def test_a_fence_of_the_version_before_holds_and_has_no_topic() -> None:
+    seen = {dedup.FENCE: (41).to_bytes(8, "big")}
+    assert dedup.fenced(seen, 41)
+    assert not dedup.fenced(seen, 42)
+    assert dedup.fence_of(seen) == (41, "")
+    dedup.advance_fence(seen, 42, "an-id")
+    assert dedup.fenced(seen, 42)
+    assert dedup.fence_of(seen) == (42, "an-id")
+    assert dedup.fence_of({}) is None
 
 
 def part(offset: int, first: int, last: int, content: bytes = b"body", type_: str = "tillstream.orders.v1") -> Envelope:
@@ -174,7 +185,7 @@ def test_an_upload_is_ruled_by_log_order() -> None:
     assert refusal(8, UPLOAD_COMPLETED, 3) == "upload_cancelled"
     assert refusal(9, UPLOAD_CANCELLED, 0) is None
     [state] = seen.values()
-    assert dedup.expired(state, dedup.KEPT_MS + 10**15)
+    assert dedup.expired(b"key", state, dedup.KEPT_MS + 10**15)
 
 
 def test_an_upload_is_completed_once_and_with_no_fewer_chunks_than_came() -> None:
@@ -203,7 +214,7 @@ def test_an_upload_of_the_version_before_is_still_known() -> None:
     [key] = seen
     seen[key] = struct.pack(">qq?I", 0, 0, False, 3)
     assert dedup.refused_by_upload(seen, b"t", of_upload(1, "tillstream.orders.v1", 4)) == "chunk_out_of_range"
-    assert dedup.expired(seen[key], dedup.KEPT_MS + 1)
+    assert dedup.expired(key, seen[key], dedup.KEPT_MS + 1)
     dedup.follow_upload(seen, b"t", of_upload(2, "tillstream.orders.v1", 3))
     assert dedup.refused_by_upload(seen, b"t", of_upload(3, UPLOAD_COMPLETED, 3)) is None
 

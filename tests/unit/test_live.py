@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
-from gateway.live import FAIR_BYTES, MAX_BEHIND_BYTES, MAX_HELD_BYTES, MAX_OF_TENANT, Event, Live
+from gateway.filters import FILTERS
+from gateway.live import FAIR_BYTES, MAX_BEHIND_BYTES, MAX_HELD_BYTES, MAX_OF_TENANT, Live
 from gateway.problems import Problem
+from gateway.watched import MATCHES, Event
 from schemas.settings import Settings
 
 
@@ -82,3 +84,7 @@ def test_so_many_watch_and_no_more() -> None:
         live.reader("modest")
 
     asyncio.run(watches())
+
+
+def test_a_stream_filters_by_whatever_the_history_does() -> None:
+    assert MATCHES.keys() == FILTERS["price_alerts"].keys()

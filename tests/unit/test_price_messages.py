@@ -80,8 +80,8 @@ def test_the_parts_of_a_request_are_tallied_together_and_forgotten_in_time() -> 
     ]
     assert said == [["anomaly"] * 10, ["held"] * 10, ["held"] * 10]
     [tally] = log.tallies.values()
-    assert not dedup.expired(tally, dedup.KEPT_MS)
-    assert dedup.expired(tally, dedup.KEPT_MS + 10**9)
+    assert not dedup.expired(b"key", tally, dedup.KEPT_MS)
+    assert dedup.expired(b"key", tally, dedup.KEPT_MS + 10**9)
 
 
 def test_a_request_of_one_message_leaves_no_tally() -> None:

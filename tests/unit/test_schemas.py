@@ -127,3 +127,11 @@ def test_rows_that_came_before_are_counted_as_trimmed() -> None:
 def test_our_uuid5_is_that_of_the_standard_library(namespace: uuid.UUID, name: str) -> None:
     name = name.encode(errors="replace").decode()
     assert uuid.UUID(bytes=ids.uuid5(namespace.bytes, name.encode())) == uuid.uuid5(namespace, name)
+
+
+def test_every_kafka_client_takes_its_address_and_secrets_from_the_settings() -> None:
+    root = Path(__file__).parents[2]
+    folders = ("producers", "streams", "sinks", "gateway", "deploy")
+    files = [file for folder in folders for file in (root / folder).rglob("*.py") if file.name != "broker.py"]
+    assert len(files) > 100
+    assert [file.name for file in files if "bootstrap.servers" in file.read_text()] == []

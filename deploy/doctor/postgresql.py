@@ -1,0 +1,94 @@
+"""PostgreSQL: whether it answers, its version, migrations, roles, isolation of tenants, connections, clock."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+
+from deploy.doctor.finding import Finding, fail, ok, warn
+from gateway import isolation
+from schemas.errors import Misconfigured, Unavailable
+from schemas.settings import Settings
+from sinks.migrate import pending
+
+_OLDEST: Final = 15
+_WITHIN_S: Final = 5
+_SKEW_S: Final = 2.0
+
+
+def look(settings: Settings) -> Iterator[Finding]:
+    """Reach, version, migrations, roles, connections, clock; nothing more where it does not answer."""
+    try:
+        with psycopg.connect(
+            settings.database_url, connect_timeout=_WITHIN_S, application_name="tillstream-doctor", autocommit=True
+        ) as db:
+            yield from _server(db)
+            yield from _schema(db, settings)
+    except psycopg.OperationalError as exc:
+        remedy = "is it up, and is DATABASE_URL right (host, port, user, password, sslmode)?"
+        yield fail("PostgreSQL", str(exc).strip().splitlines()[0], remedy)
+        return
+    yield from _isolation(settings)
+
+
+def _server(db: psycopg.Connection[Any]) -> Iterator[Finding]:
+    major = db.info.server_version // 10_000
+    found = f"version {db.info.parameter_status('server_version')} on {db.info.host}:{db.info.port}"
+    if major < _OLDEST:
+        yield fail("PostgreSQL", found, f"{_OLDEST} or newer is needed")
+    else:
+        yield ok("PostgreSQL", found)
+    before = time.time()
+    row = db.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
+    assert row is not None
+    skew = row[0] - (before + time.time()) / 2
+    if abs(skew) > _SKEW_S:
+        yield warn("clocks", f"PostgreSQL's is {skew:+.1f} s from this machine's", "set the clocks (NTP)")
+    else:
+        yield ok("clocks", f"PostgreSQL's is {abs(skew) * 1000:.0f} ms from this machine's")
+    used = db.execute(
+        "SELECT count(*), current_setting('max_connections')::int FROM pg_stat_activity WHERE backend_type ="
+        " 'client backend'"
+    ).fetchone()
+    assert used is not None
+    if used[0] > 0.8 * used[1]:
+        yield warn("connections", f"{used[0]} of {used[1]} are taken", "raise max_connections, or run fewer gateways")
+    read_only = db.execute("SELECT pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on'")
+    if read_only.fetchone() == (True,):
+        yield fail("PostgreSQL", "takes no writes: it is a standby or read-only", "point DATABASE_URL at the primary")
+
+
+def _schema(db: psycopg.Connection[Any], settings: Settings) -> Iterator[Finding]:
+    try:
+        missing = pending(db)
+    except Misconfigured as exc:
+        yield fail("migrations", str(exc), "run the version of tillstream that this database was migrated by")
+        return
+    if missing:
+        yield fail("migrations", f"{', '.join(missing)} to be applied", "tillstream migrate")
+        return
+    yield ok("migrations", "all are applied")
+    login = db.execute("SELECT current_user, pg_has_role('tillstream_writer', 'MEMBER')").fetchone()
+    assert login is not None
+    if login[1]:
+        yield ok("roles", f"{login[0]} may become tillstream_writer")
+    else:
+        yield fail("roles", f"{login[0]} may not become tillstream_writer", f"GRANT tillstream_writer TO {login[0]}")
+
+
+def _isolation(settings: Settings) -> Iterator[Finding]:
+    if not settings.reader_database_url:
+        yield warn(
+            "isolation",
+            "not looked at: there is no TILLSTREAM_READER_DATABASE_URL here",
+            "gateways prove it at their start, and refuse to serve where tenants are not isolated",
+        )
+        return
+    try:
+        isolation.prove(settings.reader_database_url)
+        yield ok("isolation", "the gateways' login sees one tenant at a time")
+    except Misconfigured as exc:
+        yield fail("isolation", str(exc), "as it says; gateways refuse to serve until then")
+    except Unavailable as exc:
+        yield fail("isolation", str(exc), "is TILLSTREAM_READER_DATABASE_URL right?")

@@ -1,0 +1,271 @@
+// The console: reads the tenant's own API with the key that was typed, which only this module's memory holds.
+
+const LISTED = 50;
+const $ = (selector, within = document) => within.querySelector(selector);
+const number = new Intl.NumberFormat("en");
+let base = "", key = "";
+
+/** An element with attributes, its children text or elements: text never becomes markup. */
+function el(name, attributes = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) {
+    if (attribute.startsWith("on")) made.addEventListener(attribute.slice(2), value);
+    else if (value !== false && value != null) made.setAttribute(attribute, value === true ? "" : value);
+  }
+  made.append(...children.filter((child) => child != null).map((child) => child.nodeType ? child : String(child)));
+  return made;
+}
+
+/** The API's answer; throws an Error with the problem's detail (RFC 9457). */
+async function call(path, { body, headers, ...rest } = {}) {
+  const json = body === undefined ? {} : { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
+  const answer = await fetch(base + path, {
+    headers: { "X-API-Key": key, Accept: "application/json", ...json, ...headers },
+    body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store", ...rest,
+  });
+  if (answer.ok) return answer;
+  const problem = await answer.json().catch(() => ({}));
+  throw new Error(problem.detail ?? `the gateway answered ${answer.status}`);
+}
+
+const get = async (path) => (await call(path)).json();
+const badge = (word) => el("span", { class: `badge ${word}` }, word.replaceAll("_", " "));
+const time = (moment) => el("time", { datetime: moment }, new Date(moment).toLocaleString());
+const problemOf = (section, error) => { $(".problem", section).textContent = error ? error.message : ""; };
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Call `look` every so often while the page is seen; what goes wrong is shown where it belongs, and tried again. */
+async function repeat(section, ms, look) {
+  for (;;) {
+    if (document.visibilityState === "visible") {
+      try { await look(); problemOf(section); } catch (error) { problemOf(section, error); }
+    }
+    await sleep(ms);
+  }
+}
+
+// Now
+
+function milliseconds(ms) {
+  if (ms == null) return "–";
+  return ms < 1000 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
+
+function showActivity(found) {
+  const most = Math.max(0, ...found.seconds.map((second) => second.rows));
+  const bars = found.seconds.filter((second) => second.ago < 60).map((second) => {
+    const bar = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+    const height = Math.max(1, 58 * second.rows / Math.max(1, most));
+    for (const [name, value] of Object.entries({ x: 236 - 4 * second.ago, y: 60 - height, width: 3, height })) {
+      bar.setAttribute(name, value);
+    }
+    return bar;
+  });
+  $("#rate").replaceChildren(...bars);
+  const last = found.seconds.filter((second) => second.ago >= 1 && second.ago <= 5).reduce((sum, s) => sum + s.rows, 0);
+  const figures = [
+    ["rows/s now", number.format(Math.round(last / 5))], ["rows a minute", number.format(found.rows)],
+    ["applied", number.format(found.applied)], ["rejected", number.format(found.rejected)],
+    ["duplicate", number.format(found.duplicate)], ["peak rows/s", number.format(most)],
+    ["fresh after, half", milliseconds(found.median_ms)], ["fresh after, 95 %", milliseconds(found.p95_ms)],
+  ];
+  $("#figures").replaceChildren(...figures.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
+}
+
+// Uploads
+
+function uploadItem(upload) {
+  const { applied, declared, missing_count: missing } = upload.chunks;
+  const total = declared ?? applied + missing;
+  const eta = upload.eta_s ? `, ${Math.ceil(upload.eta_s)} s to go` : "";
+  const rows = Object.entries(upload.rows).filter(([, count]) => count).map(([name, count]) => `${number.format(count)} ${name}`);
+  const title = upload.name ?? upload.entity;
+  return el("li", {},
+    el("div", { class: "row" }, el("strong", {}, title), badge(upload.state)),
+    el("progress", { max: Math.max(1, total), value: applied, "aria-label": `Chunks of ${title}` }),
+    el("p", {}, el("small", {}, `${applied} of ${declared ?? "?"} chunks${eta}. ${rows.join(", ") || "no rows yet"}. `), time(upload.opened_at)),
+    upload.rows.rejected ? el("button", { type: "button", onclick: () => saveErrors(upload) }, "Refused rows as NDJSON") : null);
+}
+
+async function saveErrors(upload) {
+  try {
+    const answer = await call(`/uploads/${upload.token}/errors`, { headers: { Accept: "application/x-ndjson" } });
+    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${upload.upload_id}-refused.ndjson` });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  } catch (error) { problemOf($("#uploads"), error); }
+}
+
+let uploadsShown = "";
+async function showUploads() {
+  const found = (await get("/uploads?limit=10")).data;
+  const said = JSON.stringify(found);
+  if (said === uploadsShown) return;  // what has the focus keeps it
+  uploadsShown = said;
+  $("#uploads .list").replaceChildren(...found.map(uploadItem));
+}
+
+// Price alerts, as server-sent events: EventSource cannot send the key, so the stream is read by hand.
+
+const money = (amount, currency) => amount == null ? "–" : `${amount}${currency ? ` ${currency}` : ""}`;
+
+function alertItem(alert, ...more) {
+  return el("li", {},
+    el("div", { class: "row" }, el("strong", {}, alert.product_id), badge(alert.status)),
+    el("p", {}, `${money(alert.price_before, alert.currency)} → ${money(alert.new_price, alert.new_currency ?? alert.currency)}`),
+    ...alert.findings.map((finding) => el("p", {}, el("small", {}, `${finding.name.replaceAll("_", " ")}: ${finding.reason}`))),
+    el("p", {}, time(alert.logged_at ?? alert.occurred_at)), ...more);
+}
+
+const seen = new Set();
+
+function takeAlert(alert) {
+  const place = `${alert.offset}:${alert.row}`;
+  if (seen.has(place)) return;  // the stream says some things twice
+  seen.add(place);
+  const list = $("#alerts .list");
+  list.prepend(alertItem(alert));
+  while (list.children.length > LISTED) list.lastChild.remove();
+}
+
+async function followAlerts() {
+  const live = $("#alerts .live");
+  let lastId = "", pause = 1000;
+  for (;;) {
+    try {
+      const answer = await call("/price-alerts/stream", {
+        headers: { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) },
+      });
+      live.textContent = "live";
+      live.classList.add("on");
+      pause = 1000;
+      if (!lastId) {  // the stream is open, so that nothing is missed in between
+        for (const alert of (await get(`/price-alerts?limit=${LISTED}`)).data.reverse()) takeAlert(alert);
+      }
+      for await (const event of events(answer.body)) {
+        if (event.id) lastId = event.id;
+        if (event.name === "alert") takeAlert(JSON.parse(event.data));
+        if (event.name === "end") live.textContent = JSON.parse(event.data).detail;
+      }
+    } catch (error) { live.textContent = error.message; }
+    live.classList.remove("on");
+    await sleep(pause);
+    pause = Math.min(2 * pause, 30000);
+    live.textContent = "connecting";
+  }
+}
+
+async function* events(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
+      const event = { name: "message", data: "" };
+      for (const line of text.slice(0, end).split("\n")) {
+        const [, field, said] = line.match(/^([a-z]*): ?(.*)$/) ?? [];
+        if (field === "event") event.name = said;
+        else if (field === "data") event.data += said;
+        else if (field === "id") event.id = said;
+      }
+      yield event;
+    }
+  }
+}
+
+// Held prices
+
+async function showHeld() {
+  const found = (await get(`/price-alerts?status=held&limit=${LISTED}`)).data.filter((alert) => !alert.decision);
+  const known = found.map((alert) => `${alert.product_id}\n${alert.held_offset}`).join("\n\n");
+  const list = $("#held .list");
+  if (list.dataset.known === known) return;
+  list.dataset.known = known;
+  list.replaceChildren(...found.map((alert) => {
+    const choice = (decision) => el("button", {
+      type: "button", class: decision, "aria-label": `${decision} the price of ${alert.product_id}`,
+      onclick: (event) => decide(alert, decision, event.target.closest("li")),
+    }, decision === "approve" ? "Approve" : "Reject");
+    return alertItem(alert, el("div", { class: "actions" }, choice("approve"), choice("reject")));
+  }));
+}
+
+async function decide(alert, decision, item) {
+  const buttons = item.querySelectorAll("button");
+  for (const button of buttons) button.disabled = true;
+  try {
+    const held = [{ product_id: alert.product_id, held_offset: alert.held_offset }];
+    await call("/price-decisions", { method: "POST", body: { decision, decided_by: "console", held } });
+    item.replaceChildren(el("p", {}, `${alert.product_id}: ${decision === "approve" ? "approved" : "rejected"}`));
+    problemOf($("#held"));
+  } catch (error) {
+    for (const button of buttons) button.disabled = false;
+    problemOf($("#held"), error);
+  }
+}
+
+// Searches
+
+function search(id, look) {
+  const section = $(`#${id}`);
+  $("form", section).addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const wanted = encodeURIComponent(new FormData(event.target).get("id").trim());
+    $(".found", section).replaceChildren();
+    try { $(".found", section).replaceChildren(...await look(wanted)); problemOf(section); }
+    catch (error) { problemOf(section, error); }
+  });
+}
+
+function table(names, rows) {
+  const cell = (value) => el("td", typeof value === "number" ? { class: "number" } : {}, value?.nodeType ? value : value ?? "–");
+  return el("table", {}, el("thead", {}, el("tr", {}, ...names.map((name) => el("th", { scope: "col" }, name)))),
+    el("tbody", {}, ...rows.map((row) => el("tr", {}, ...row.map(cell)))));
+}
+
+const facts = (pairs) => el("dl", {}, ...pairs.filter(([, value]) => value != null).map(
+  ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value?.nodeType ? value : String(value)))));
+
+search("stock", async (id) => {
+  const [level, history] = await Promise.all([get(`/stock/${id}`), get(`/stock/${id}/history?limit=${LISTED}`)]);
+  return [
+    facts([["quantity", number.format(level.quantity)], ["version", level.version], ["since", time(level.updated_at)]]),
+    table(["when", "what", "by", "outcome", "left"], history.data.map(({ logged_at, movement, outcome, code, quantity }) => [
+      time(logged_at), movement.kind, movement.quantity, code ? el("span", {}, badge(outcome), ` ${code}`) : badge(outcome), quantity,
+    ])),
+  ];
+});
+
+search("ledger", async (id) => {
+  const found = await get(`/events/${id}`);
+  const rows = ["rows", "applied", "superseded", "duplicate", "conflict", "rejected"].map((name) => [name, found[name]]);
+  return [
+    facts([["status", badge(found.status)], ["type", found.type], ...rows, ["code", found.code], ["detail", found.detail],
+      ["accepted", found.accepted_at && time(found.accepted_at)], ["applied at", found.applied_at && time(found.applied_at)]]),
+    ...(found.errors?.length ? [table(["line", "code", "what is wrong"], found.errors.map((e) => [e.line, e.code, e.detail]))] : []),
+  ];
+});
+
+// Log in
+
+$("#login").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const given = new FormData(event.target);
+  const tenant = given.get("tenant").trim();
+  base = `/api/v1/tenants/${encodeURIComponent(tenant)}`;
+  key = given.get("key").trim();
+  try { showActivity(await get("/activity")); } catch (error) { problemOf(event.target, error); return; }
+  event.target.reset();
+  event.target.hidden = true;
+  for (const part of ["nav", "#who", "#sections"]) $(part).hidden = false;
+  $("#who span").textContent = tenant;
+  $("#now-title").tabIndex = -1;
+  $("#now-title").focus();
+  repeat($("#now"), 1000, async () => showActivity(await get("/activity")));
+  repeat($("#uploads"), 2000, showUploads);
+  repeat($("#held"), 3000, showHeld);  // an alert comes some milliseconds before it can be read
+  followAlerts();
+});
+$("#leave").addEventListener("click", () => location.reload());

@@ -1,0 +1,199 @@
+"""Sending letters once more, with a line in the table `redrives` about each: before it is sent, and how that ended.
+
+A redrive whose end is unknown, since Kafka or the operator went away, goes on under its id when it is asked for again:
+dedup then knows the second of the two.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import confluent_kafka
+import psycopg
+from psycopg.types.json import Jsonb
+
+from producers.client import config
+from producers.registry import Registry
+from schemas import topics
+from schemas.envelope import Position
+from schemas.errors import Rejected, Unavailable
+from schemas.redrive import original_id, redriven, redriven_id
+from schemas.settings import Settings
+from sinks import quarantine
+from sinks.quarantine import Letter
+from sinks.redrive import Outgoing, Patch, outgoing
+
+Db = psycopg.Connection[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Who has letters sent once more, why, and after which patch."""
+
+    by: str
+    why: str
+    patch: Patch | None = None
+
+
+def connect(database_url: str) -> Db:
+    """A connection with the rights of the writer role, as the sinks have."""
+    db = psycopg.connect(database_url, application_name="tillstream-dlq", connect_timeout=5, autocommit=True)
+    db.execute("SET ROLE tillstream_writer")
+    return db
+
+
+def messages(letters: Sequence[Letter]) -> Iterator[list[Letter]]:
+    """Letters by the message that sends them: one each, rows of one message together."""
+    for _, same in groupby(letters, key=lambda one: (one.kind, one.topic, one.partition, one.log_offset)):
+        yield list(same)
+
+
+def prepared(db: Db, letters: Sequence[Letter], patch: Patch | None, registry: Registry | None) -> Outgoing:
+    """The message that sends these letters, of one message, once more.
+
+    Raises Rejected where it cannot be sent, and Unavailable while a schema registry is needed and away.
+    """
+    letter = letters[0]
+    if letter.kind == "message":
+        whole = quarantine.find(db, quarantine.named(letter.name()), 1, whole=True)
+    else:
+        wanted = quarantine.named(f"{letter.topic}/{letter.partition}/{letter.log_offset}")
+        rows = {one.row_index for one in letters}
+        found = quarantine.find(db, wanted, 100_000, whole=True)
+        whole = [one for one in found if one.row_index in rows and one.kind == "row"]
+    if registry is not None:
+        registry.learn(whole[0].payload)
+    return outgoing(whole, patch, _first(db, letter))
+
+
+def refuse(db: Db, letters: Sequence[Letter], asked: Asked, why: Rejected) -> None:
+    """Note that letters could not be sent."""
+    _insert(db, letters, asked, None, "refused", str(why))
+
+
+def send(db: Db, settings: Settings, kafka: confluent_kafka.Producer, message: Outgoing, asked: Asked) -> str:
+    """Send a message and note it; return its event id once Kafka has acknowledged.
+
+    Raises Unavailable where Kafka did not: ask again, and it goes on under the same id. Raises Rejected where another
+    redrive of the same was begun and did not end.
+    """
+    letter = message.letters[0]
+    number, event_id = _begun(db, message, asked)
+    headers = redriven(
+        event_id=event_id,
+        type=letter.type,
+        source="dlq",
+        accepted_ms=round(letter.accepted_at.timestamp() * 1000),
+        rows=message.rows,
+        value=message.value,
+        redrive=message.redrive,
+    )
+    landed: list[confluent_kafka.Message] = []
+    failed: list[confluent_kafka.KafkaError] = []
+
+    def delivered(error: confluent_kafka.KafkaError | None, sent: confluent_kafka.Message) -> None:
+        if error is None:
+            landed.append(sent)
+        else:
+            failed.append(error)
+
+    partition = topics.partition_of(message.key, settings.partitions)
+    kafka.produce(letter.topic, message.value, message.key, partition, headers=headers, on_delivery=delivered)
+    kafka.flush(settings.delivery_timeout_s + 1)
+    if not landed:
+        why = failed[0].str() if failed else "no answer"
+        raise Unavailable(f"Kafka did not acknowledge {event_id}: {why}. The same command sends it again, once")
+    db.execute(
+        "UPDATE redrives SET result = 'sent', sent_offset = %s, ended_at = clock_timestamp() WHERE id = %s",
+        [landed[0].offset(), number],
+    )
+    return event_id
+
+
+def ended(db: Db, event_ids: Sequence[str]) -> dict[str, str]:
+    """What became of redrives that the ledger has: the outcome, `partly rejected` where rows of it were refused."""
+    rows = db.execute(
+        "SELECT event_id, CASE WHEN outcome = 'applied' AND rejected > 0 THEN 'partly rejected' ELSE outcome END"
+        " FROM ledger WHERE (tenant_id, event_id) IN (SELECT claimed, event_id FROM redrives WHERE event_id = ANY(%s))",
+        [list(event_ids)],
+    )
+    return dict(rows.fetchall())
+
+
+def producer(settings: Settings) -> confluent_kafka.Producer:
+    """What `send` sends with."""
+    return confluent_kafka.Producer(config(settings))
+
+
+def _first(db: Db, letter: Letter) -> Position:
+    """Where the event of a letter came first: of a redrive, what it repeats."""
+    mine = Position(letter.topic, letter.partition, letter.log_offset, round(letter.logged_at.timestamp() * 1000))
+    first = original_id(letter.event_id)
+    if first == letter.event_id:
+        return mine
+    row = db.execute(
+        "SELECT partition, log_offset, (extract(epoch FROM logged_at) * 1000)::bigint FROM ledger"
+        " WHERE tenant_id = %s AND event_id = %s AND topic = %s ORDER BY logged_at LIMIT 1",
+        [letter.claimed, first, letter.topic],
+    ).fetchone()
+    return mine if row is None else Position(letter.topic, *row)
+
+
+def _begun(db: Db, message: Outgoing, asked: Asked) -> tuple[int, str]:
+    """Note that a message is about to be sent: the number of the note, and the id to send it under."""
+    letter, indexes = message.letters[0], message.row_indexes
+    base = original_id(letter.event_id)
+    with db.transaction():
+        db.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 8))", [f"{letter.claimed}/{letter.topic}/{base}"])
+        for number, event_id, rows, patch in db.execute(
+            "SELECT id, event_id, row_indexes, patch FROM redrives WHERE topic = %s AND partition = %s"
+            " AND log_offset = %s AND result = 'begun'",
+            [letter.topic, letter.partition, letter.log_offset],
+        ).fetchall():
+            if rows == indexes and patch == _said(asked.patch):
+                return number, event_id
+            if rows == indexes or set(rows) & set(indexes):
+                where = f"{letter.topic}/{letter.partition}/{letter.log_offset}"
+                raise Rejected("begun", f"{event_id} was begun with rows {rows} of {where} and patch {patch}: first let"
+                               " that end, by asking for the same again")  # fmt: skip
+        number, event_id = _insert(db, message.letters, asked, _free(db, letter, base), "begun", None)
+        return number, event_id
+
+
+def _free(db: Db, letter: Letter, base: str) -> int:
+    """The first number that neither the notes nor the ledger have, for the notes may be younger than the log."""
+    row = db.execute(
+        "SELECT coalesce(max(n), 0) + 1 FROM redrives WHERE claimed = %s AND topic = %s AND original_id = %s",
+        [letter.claimed, letter.topic, base],
+    ).fetchone()
+    n = int(row[0]) if row else 1
+    known = "SELECT FROM ledger WHERE tenant_id = %s AND event_id = %s AND topic = %s"
+    while db.execute(known, [letter.claimed, redriven_id(base, n), letter.topic]).fetchone() is not None:
+        n += 1
+    return n
+
+
+def _insert(
+    db: Db, letters: Sequence[Letter], asked: Asked, n: int | None, result: str, detail: str | None
+) -> tuple[int, str]:
+    letter, base = letters[0], original_id(letters[0].event_id)
+    event_id = None if n is None else redriven_id(base, n)
+    indexes = [one.row_index for one in letters if one.row_index is not None]
+    row = db.execute(
+        "INSERT INTO redrives (topic, partition, log_offset, row_indexes, tenant_id, claimed, original_id, n, event_id,"
+        " by, why, patch, result, detail, ended_at)"
+        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
+        " CASE WHEN %s THEN clock_timestamp() END) RETURNING id",
+        [
+            letter.topic, letter.partition, letter.log_offset, indexes, letter.tenant_id, letter.claimed, base, n,
+            event_id, asked.by, asked.why, Jsonb(_said(asked.patch)) if asked.patch else None, result, detail,
+            n is None,
+        ],
+    ).fetchone()  # fmt: skip
+    assert row is not None
+    return int(row[0]), event_id or ""
+
+
+def _said(patch: Patch | None) -> Any:
+    return None if patch is None else patch.patch

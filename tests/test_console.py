@@ -1,0 +1,209 @@
+"""The console in a real browser: headless Chromium, at a desk's and at a phone's width, by mouse and by keyboard."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pipeline import Pipeline, eventually
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+from test_end_to_end import order
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; Debian: apt-get install chromium")
+QUIET = [
+    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+DESK, PHONE = {"width": 1280, "height": 800}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    expect.set_options(timeout=15_000)
+    with sync_playwright() as playwright:
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET + root)
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page of the console; at the end nothing was blocked, nothing failed, and nobody else was asked for anything."""
+
+    def __init__(self, pipeline: Pipeline, browser: Browser, size: Any = DESK) -> None:
+        self.pipeline = pipeline
+        self.tenant, self.key = pipeline.tenant()
+        self.origin = str(pipeline.http.base_url).rstrip("/")
+        self.context = browser.new_context(viewport=size)
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(15_000)
+        self.wrong: list[str] = []
+        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        self.page.on("console", lambda said: self.wrong.append(said.text) if "Content Security" in said.text else None)
+        self.page.on("request", self._asked)
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith((self.origin, "data:", "blob:")):
+            self.wrong.append(request.url)
+
+    def __enter__(self) -> "Visit":
+        self.page.goto(f"{self.origin}/console")
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self.context.close()
+        assert self.wrong == []
+
+    def log_in(self, key: str = "") -> None:
+        self.page.get_by_label("Tenant").fill(self.tenant)
+        self.page.get_by_label("API key").fill(key or self.key)
+        self.page.get_by_role("button", name="Log in").click()
+
+    def send(self, path: str, body: Any, kind: str = "application/json") -> Any:
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        answer = self.pipeline.http.post(
+            f"/api/v1/tenants/{self.tenant}{path}",
+            content=content,
+            headers={"X-API-Key": self.key, "Content-Type": kind},
+        )
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def section(self, name: str) -> Any:
+        return self.page.locator(f"#{name}")
+
+
+def test_a_wrong_key_is_told_and_a_good_one_shows_what_comes(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        visit.log_in(key="ts_nonsense")
+        expect(visit.page.get_by_role("alert")).to_contain_text("key")
+        visit.log_in()
+        expect(visit.page.get_by_role("heading", name="Now")).to_be_focused()
+        expect(visit.section("uploads")).to_contain_text("No uploads yet")
+        visit.send("/ingest/orders", b"".join(order(n) for n in range(120)), "application/x-ndjson")
+        expect(visit.section("now").locator("dl")).to_contain_text(re.compile(r"applied\s*120"))
+        expect(visit.section("now").locator("rect")).not_to_have_count(0)
+        stored = visit.page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie])")
+        assert stored == '[{},{},""]'
+        visit.page.get_by_role("button", name="Log out").click()
+        expect(visit.page.get_by_label("API key")).to_have_value("")
+        assert visit.key not in visit.page.content()
+
+
+def test_uploads_with_progress_and_refused_rows(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        visit.log_in()
+        token = visit.send("/uploads", {"entity": "orders", "name": "<b>May</b>.csv", "chunks": 2})["token"]
+        url = f"/api/v1/tenants/{visit.tenant}/uploads/{token}/chunks/"
+        headers = {"X-API-Key": visit.key}
+        assert pipeline.http.put(url + "1", content=order(1) + b'{"bad": 1}\n', headers=headers).status_code == 202
+        uploads = visit.section("uploads")
+        expect(uploads).to_contain_text("<b>May</b>.csv")  # as text
+        expect(uploads).to_contain_text("1 of 2 chunks")
+        assert pipeline.http.put(url + "2", content=order(2), headers=headers).status_code == 202
+        visit.send(f"/uploads/{token}/complete", {"chunks": 2})
+        expect(uploads).to_contain_text("partially completed")
+        expect(uploads).to_contain_text("2 applied, 1 rejected")
+        with visit.page.expect_download() as download:
+            uploads.get_by_role("button", name="Refused rows").click()
+        rows = [json.loads(line) for line in download.value.path().read_text().splitlines()]
+        assert [(row["chunk"], row["line"]) for row in rows] == [(1, 2)]
+
+
+def test_alerts_come_by_themselves_and_held_prices_are_decided(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        policy = {"policies": {"prices": {"actions": {"decimal_shift": "hold"}}}}
+        admin = {"Authorization": f"Bearer {pipeline.settings.admin_token}"}
+        changed = pipeline.http.patch(f"/api/v1/admin/tenants/{visit.tenant}", json=policy, headers=admin)
+        assert changed.status_code == 200, changed.text
+        visit.log_in()
+        expect(visit.section("alerts").locator(".live")).to_have_text("live")
+        prices = [{"product_id": p, "new_price": 40} for p in ("A", "B")] * 6
+        visit.send("/price-events", b"\n".join(json.dumps(p).encode() for p in prices), "application/x-ndjson")
+        pipeline.drained()
+        for product in ("A", "B"):
+            visit.send(f"/products/{product}/price-event", {"new_price": 4})
+        expect(visit.section("alerts").locator("li")).to_have_count(2)
+        held = visit.section("held").locator("li")
+        expect(held).to_have_count(2)
+        expect(held.first).to_contain_text("decimal shift")
+        visit.page.get_by_role("button", name="approve the price of A").click()
+        expect(visit.section("held")).to_contain_text("A: approved")
+        visit.page.get_by_role("button", name="reject the price of B").click()
+        expect(visit.section("held")).to_contain_text("B: rejected")
+        eventually(lambda: price(visit, "A") == "4.00")
+        assert price(visit, "B") == "40.00"
+
+
+def price(visit: Visit, product: str) -> str:
+    answer = visit.pipeline.http.get(
+        f"/api/v1/tenants/{visit.tenant}/prices/{product}", headers={"X-API-Key": visit.key}
+    )
+    found: str = answer.json()["price"]
+    return found
+
+
+def test_stock_and_ledger_by_keyboard_alone(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        moved = [{"product_id": "Tea/1", "kind": kind, "quantity": n} for kind, n in (("received", 5), ("sold", 9))]
+        event = visit.send("/stock-events", b"\n".join(json.dumps(m).encode() for m in moved), "application/x-ndjson")
+        pipeline.drained()
+        keyboard = visit.page.keyboard
+        keyboard.press("Tab")
+        keyboard.type(visit.tenant)
+        keyboard.press("Tab")
+        keyboard.type(visit.key)
+        keyboard.press("Enter")
+        expect(visit.page.get_by_role("heading", name="Now")).to_be_focused()
+        find(visit, "Product", "Tea/1")
+        found = visit.section("stock")
+        expect(found.locator("tbody tr")).to_have_count(2)
+        expect(found).to_contain_text("insufficient_stock")
+        expect(found.locator("dd").first).to_have_text("5")
+        find(visit, "Event id", event["event_ids"][0])
+        expect(visit.section("ledger")).to_contain_text("applied")
+        expect(visit.section("ledger")).to_contain_text("insufficient_stock")
+        find(visit, "Event id", "nobody's")
+        expect(visit.section("ledger").locator(".problem")).to_contain_text("not in the ledger")
+
+
+def find(visit: Visit, label: str, text: str) -> None:
+    """Tab to a field, as somebody without a mouse does, and search."""
+    field = visit.page.get_by_role("textbox", name=label)
+    for _ in range(60):
+        if field.evaluate("element => element === document.activeElement"):
+            break
+        visit.page.keyboard.press("Tab")
+    expect(field).to_be_focused()
+    visit.page.keyboard.press("Control+A")
+    visit.page.keyboard.type(text)
+    visit.page.keyboard.press("Enter")
+
+
+def test_on_a_phone_nothing_is_wider_than_the_screen(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser, PHONE) as visit:
+        visit.send("/ingest/orders", b'{"bad": 1}\n' + order(1), "application/x-ndjson")
+        visit.log_in()
+        expect(visit.section("now").locator("dl")).to_contain_text("applied")
+        width = visit.page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["width"]
+        small = visit.page.evaluate(
+            "[...document.querySelectorAll('button')].filter(b => b.offsetParent && b.offsetHeight < 32).length"
+        )
+        assert small == 0
+
+
+def test_the_page_lets_in_nothing_from_elsewhere(pipeline: Pipeline) -> None:
+    for path in ("/console/", "/console/console.js", "/console/console.css"):
+        answer = pipeline.http.get(path)
+        assert answer.status_code == 200
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'")
+        assert "unsafe" not in policy
+        assert "http" not in policy
+    assert pipeline.http.get("/console").headers["location"] == "console/"
+    assert pipeline.http.get("/console/console.py").status_code == 404

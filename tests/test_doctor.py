@@ -1,0 +1,110 @@
+"""`tillstream doctor` on what is whole, and on one fault after another."""
+
+import json
+import os
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+from pipeline import Pipeline, eventually
+from psycopg.conninfo import make_conninfo
+from test_end_to_end import order
+
+from schemas import topics
+
+
+def examined(pipeline: Pipeline, **changed: Any) -> tuple[int, dict[str, tuple[str, str, str]]]:
+    """Exit code, and by what was looked at: level, finding, remedy."""
+    before, pipeline.settings = pipeline.settings, replace(pipeline.settings, **changed)
+    try:
+        done = pipeline.cli("doctor", "--json")
+    finally:
+        pipeline.settings = before
+    assert done.stderr == ""
+    return done.returncode, {f["what"]: (f["level"], f["found"], f["remedy"]) for f in json.loads(done.stdout)}
+
+
+def test_what_is_whole_is_said_to_be(pipeline: Pipeline) -> None:
+    tenant, key = pipeline.tenant()
+    assert pipeline.post(tenant, key, "orders", order(1)).status_code == 202
+    pipeline.drained()
+    code, found = examined(pipeline)
+    assert code == 0, found
+    assert {what for what, (level, _, _) in found.items() if level == "ok"} >= {
+        "versions", "Kafka", "topics", "copies", "PostgreSQL", "clocks", "migrations", "roles", "isolation", "gateway",
+        "streams", "streams lag", "sinks", "sinks lag",
+    }  # fmt: skip
+    shown = pipeline.cli("doctor", columns=80).stdout
+    assert "nothing is wrong" in shown
+    assert pipeline.settings.database_url not in shown
+
+
+@pytest.mark.parametrize(
+    ("changed", "what", "says"),
+    [
+        ({"kafka_bootstrap_servers": "127.0.0.1:1"}, "Kafka", "does not answer"),
+        ({"database_url": "postgresql://127.0.0.1:1/x"}, "PostgreSQL", "refused"),
+        ({"prefix": "nowhere."}, "topics", "nowhere.tenants is missing"),
+        ({"gateway_port": 1}, "gateway", "ConnectError"),
+        ({"schema_registry_url": "http://127.0.0.1:1"}, "registry", "does not answer"),
+    ],
+)
+def test_what_is_away_or_missing_is_named_with_a_remedy(
+    pipeline: Pipeline, changed: dict[str, Any], what: str, says: str
+) -> None:
+    code, found = examined(pipeline, **changed)
+    level, said, remedy = found[what]
+    assert (code, level) == ((0, "warn") if what == "registry" else (1, "fail"))
+    assert says in said
+    assert len(remedy) > 10
+
+
+def test_a_gateways_login_that_sees_all_tenants_is_a_fault(pipeline: Pipeline) -> None:
+    code, found = examined(pipeline, reader_database_url=pipeline.settings.database_url)
+    assert (code, found["isolation"][0]) == (1, "fail")
+    assert "superuser" in found["isolation"][1]
+
+
+def test_a_database_without_migrations_or_with_newer_ones(pipeline: Pipeline) -> None:
+    server, name = os.environ["DATABASE_URL"], f"t_bare_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f'CREATE DATABASE "{name}"'.encode())
+        try:
+            code, found = examined(pipeline, database_url=make_conninfo(server, dbname=name))
+        finally:
+            db.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+    assert (code, found["migrations"][0], found["migrations"][2]) == (1, "fail", "tillstream migrate")
+    with pipeline.database() as url, psycopg.connect(url, autocommit=True) as db:
+        db.execute("INSERT INTO migrations (name, sha256) VALUES ('9999_later.sql', '')")
+        code, found = examined(pipeline, database_url=url)
+    assert (code, "9999_later.sql came from a newer version" in found["migrations"][1]) == (1, True)
+
+
+def test_workers_that_do_not_run_and_what_waits_for_them(own_pipeline: Pipeline) -> None:
+    own_pipeline.start("gateway")
+    tenant, key = own_pipeline.tenant()
+    assert own_pipeline.post(tenant, key, "orders", order(1)).status_code == 202
+    code, found = examined(own_pipeline)
+    assert (code, found["streams"][0], found["sinks"][0]) == (1, "fail", "fail")
+    assert found["streams lag"][1].startswith("1 messages to read; the oldest, of ")
+    own_pipeline.start("streams", "sinks")
+    own_pipeline.drained()
+    code, found = eventually(lambda: (seen := examined(own_pipeline))[0] == 0 and seen)
+    assert found["streams lag"][1] == "nothing to read"
+
+
+def test_a_topic_that_was_made_again_is_told_from_the_first(own_pipeline: Pipeline) -> None:
+    own_pipeline.start("sinks", "streams", "gateway")
+    own_pipeline.drained()
+    name = own_pipeline.settings.named(topics.INGESTION_UNIQUE)
+    for role in ("gateway", "streams", "sinks"):
+        own_pipeline.children[role].stop()
+    admin = AdminClient({**own_pipeline.settings.kafka, "log_level": 0})
+    admin.delete_topics([name])[name].result()
+    eventually(lambda: name not in admin.list_topics(timeout=5).topics)
+    assert own_pipeline.cli("topics", "ensure").returncode == 0
+    code, found = examined(own_pipeline)
+    assert (code, found["offsets"][0]) == (1, "fail")
+    assert "deleted and made again" in found["offsets"][1]

@@ -1,0 +1,155 @@
+"""The files for Docker, Compose and Kubernetes, as far as they can be checked without either: what they name exists."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+import yaml
+
+from deploy.cli import app
+from schemas.settings import Settings, variable
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
+VARIABLES = {variable(field.name) for field in fields(Settings)}
+DEFAULTS = {variable(field.name): str(field.default) for field in fields(Settings)}
+COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+COMPOSE = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+MANIFESTS = [
+    document
+    for file in sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+    for document in yaml.safe_load_all(file.read_text())
+]
+ROLES = ("gateway", "streams", "sinks")
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
+IMAGE_ENV = dict(
+    pair.split("=", 1)
+    for line in DOCKERFILE.splitlines()
+    if line.startswith("ENV ")
+    for pair in shlex.split(line.removeprefix("ENV "))
+)
+OTHERS = {"PATH", "PYTHONUNBUFFERED"}
+
+
+def named(kind: str, name: str) -> Any:
+    return next(m for m in MANIFESTS if m["kind"] == kind and m["metadata"]["name"] == name)
+
+
+def pods() -> Iterator[tuple[str, Any]]:
+    """Role or job, and its pod's spec."""
+    for manifest in MANIFESTS:
+        if "template" in manifest.get("spec", {}):
+            yield manifest["metadata"]["name"], manifest["spec"]["template"]["spec"]
+
+
+def test_the_image_sets_variables_that_there_are_and_copies_what_exists() -> None:
+    assert IMAGE_ENV.keys() - OTHERS <= VARIABLES
+    copied = re.findall(r"^COPY (?!--from)(.+)$", DOCKERFILE, re.MULTILINE)
+    for source in [name for line in copied for name in line.split()[:-1]]:
+        assert (DEPLOY.parent / source).exists(), source
+    packages = {path.parent.name for path in DEPLOY.parent.glob("*/__init__.py")} - {"tests"}
+    assert packages <= {line.split()[0] for line in copied}
+
+
+def test_the_image_is_nobody_in_particular_and_listens_where_it_says() -> None:
+    assert re.search(r"^USER 10001$", DOCKERFILE, re.MULTILINE)
+    exposed = re.search(r"^EXPOSE (.*)$", DOCKERFILE, re.MULTILINE)
+    assert exposed is not None
+    assert exposed[1].split() == [DEFAULTS["TILLSTREAM_GATEWAY_PORT"], IMAGE_ENV["TILLSTREAM_METRICS_PORT"]]
+    assert 'ENTRYPOINT ["tillstream"]' in DOCKERFILE
+    assert set(ROLES) <= COMMANDS
+
+
+def test_compose_names_variables_commands_and_files_that_there_are() -> None:
+    asked = re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text())
+    example = dict(line.split("=") for line in (DEPLOY / "compose.env.example").read_text().splitlines()[1:])
+    assert set(asked) == example.keys()
+    for name, service in COMPOSE["services"].items():
+        for volume in service.get("volumes", ()):
+            source = volume.split(":")[0]
+            assert source in COMPOSE["volumes"] or (DEPLOY / source).exists(), volume
+        for needed in service.get("depends_on", {}):
+            assert needed in COMPOSE["services"]
+        if service["image"] == "tillstream":
+            assert service["environment"].keys() <= VARIABLES, name
+        if name in ROLES:
+            assert service["command"] == [name]
+
+
+JOB = named("Job", "setup")["spec"]["template"]["spec"]["containers"][0]
+
+
+@pytest.mark.parametrize("script", [COMPOSE["services"]["setup"]["command"][0], JOB["args"][0]])
+def test_what_is_set_up_first_are_commands_that_there_are(script: str) -> None:
+    for command in script.split(" && "):
+        program, name, *more = command.split()
+        assert (program, name in COMMANDS) == ("tillstream", True), command
+        if more:
+            assert set(more) <= set(typer.main.get_command(app).commands[name].commands)  # type: ignore[attr-defined]
+
+
+def test_prometheus_scrapes_the_ports_that_compose_opens() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "compose.yml").read_text())
+    [job] = config["scrape_configs"]
+    targets = {one["labels"]["role"]: one["targets"][0] for one in job["static_configs"]}
+    metrics = IMAGE_ENV["TILLSTREAM_METRICS_PORT"]
+    gateway = DEFAULTS["TILLSTREAM_GATEWAY_PORT"]
+    assert targets == {"gateway": f"gateway:{gateway}", "streams": f"streams:{metrics}", "sinks": f"sinks:{metrics}"}
+    assert (DEPLOY / "prometheus" / config["rule_files"][0]).exists()
+
+
+def test_every_manifest_is_listed_and_named_once() -> None:
+    listed = named_kustomization()["resources"]
+    files = {file.name for file in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
+    assert sorted(listed) == sorted(files)
+    names = [(m["kind"], m["metadata"]["name"]) for m in MANIFESTS if m["kind"] != "Kustomization"]
+    assert len(names) == len(set(names))
+
+
+def named_kustomization() -> Any:
+    return next(m for m in MANIFESTS if m["kind"] == "Kustomization")
+
+
+def test_pods_get_variables_that_there_are_and_listen_where_they_are_probed() -> None:
+    assert named("ConfigMap", "tillstream")["data"].keys() <= VARIABLES
+    seen = set()
+    for name, pod in pods():
+        seen.add(name)
+        assert pod["securityContext"]["runAsNonRoot"]
+        [container] = pod["containers"]
+        assert {one["name"] for one in container.get("env", ())} <= VARIABLES
+        mounted = {mount["name"] for mount in container["volumeMounts"]}
+        assert mounted == {volume["name"] for volume in pod["volumes"]}
+        if name not in ROLES:
+            continue
+        assert container["args"] == [name]
+        [port] = container["ports"]
+        metrics, gateway = IMAGE_ENV["TILLSTREAM_METRICS_PORT"], DEFAULTS["TILLSTREAM_GATEWAY_PORT"]
+        assert str(port["containerPort"]) == (gateway if name == "gateway" else metrics)
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            if probe in container:
+                assert container[probe]["httpGet"]["port"] == port["name"]
+                assert container[probe]["httpGet"]["path"] in ("/healthz", "/readyz", "/metrics")
+    assert seen == {*ROLES, "setup"}
+
+
+def test_each_role_may_lose_one_pod_at_a_time_and_is_scaled() -> None:
+    for role in ROLES:
+        budget = named("PodDisruptionBudget", role)["spec"]
+        assert budget["selector"]["matchLabels"] == {"app": role}
+    scaled = {m["spec"]["scaleTargetRef"]["name"] for m in MANIFESTS if "scaleTargetRef" in m.get("spec", {})}
+    assert scaled == set(ROLES)
+    catalogue = (DEPLOY.parent / "schemas" / "metrics.py").read_text()
+    queries = [t["metadata"]["query"] for m in MANIFESTS if m["kind"] == "ScaledObject" for t in m["spec"]["triggers"]]
+    for query in queries:
+        [metric] = re.findall(r"tillstream_\w+", query)
+        assert f'"{metric}"' in catalogue
+
+
+def test_no_more_workers_than_partitions() -> None:
+    partitions = int(named("ConfigMap", "tillstream")["data"]["TILLSTREAM_PARTITIONS"])
+    assert named("ScaledObject", "streams")["spec"]["maxReplicaCount"] <= partitions
