@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench chaos lock clean
 
 demo: $(STAMP)  ## the whole pipeline on generated data; prints what happened
 	$(BIN)/tillstream demo
@@ -18,6 +18,9 @@ check: $(STAMP)  ## all static checks
 
 bench: $(STAMP)  ## measures, with limits taken in the same run; not a test
 	$(BIN)/tillstream bench
+
+chaos: $(STAMP)  ## breaks a stack of its own and proves that nothing is lost: make chaos MINUTES=5 SEED=7
+	$(BIN)/tillstream chaos $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 $(STAMP): constraints.txt pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv

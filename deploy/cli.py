@@ -21,10 +21,12 @@ from rich.table import Table
 from deploy import credentials, dlq, operate, prices, scrape, tenants, uploads
 from deploy import demo as demo_
 from deploy.bench import run as bench_
+from deploy.chaos.command import chaos
 from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
+from deploy.replay import rebuild, replay
 from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
 from producers import admin
@@ -45,7 +47,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(dlq.app, name="dlq")
-for command in (generate, ingest, stock, operate.audit, doctor):
+for command in (generate, ingest, stock, operate.audit, replay, rebuild, doctor, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

@@ -12,7 +12,7 @@ from gateway import isolation
 from gateway.app import create_app
 from gateway.protocol import BoundedHeaders
 from producers import admin
-from schemas import logs, metrics
+from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -25,6 +25,7 @@ def main() -> None:
     logs.setup(settings)
     metrics.of_role("gateway")
     try:
+        tracing.setup("gateway")
         app = create_app(settings)
         _check(settings)
     except Misconfigured as exc:

@@ -17,10 +17,9 @@ from msgspec import Meta, Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import bodies, filters, parse, upload_state
-from gateway.headers import header
+from gateway import bodies, filters, parse, traces, upload_state
 from gateway.problems import Problem, json
-from gateway.publishing import MAX_ERRORS, Answer, refused, traceparent_of, unavailable
+from gateway.publishing import MAX_ERRORS, Answer, refused, unavailable
 from gateway.sql import statement
 from gateway.tenants import authenticated
 from gateway.upload_token import Token
@@ -119,7 +118,7 @@ class _Corrections:
     def __init__(self, request: Request, tenant: Tenant, token: Token) -> None:
         self._state, self._tenant, self._token = request.state, tenant, token
         self._entity = ENTITIES[token.entity]
-        self._traceparent = traceparent_of(header(request, b"traceparent"))
+        self._traceparent = traces.traceparent(request.scope)
         self._answer = Corrected([], 0, 0, [], 0, repeated=0)
         self._sent: list[asyncio.Future[int]] = []
 

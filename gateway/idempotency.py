@@ -13,7 +13,7 @@ from starlette.requests import Request
 from gateway.database import Database, Db
 from gateway.parse import FieldError, RowError
 from gateway.problems import Problem
-from gateway.publishing import Answer
+from gateway.publishing import Answer, Body
 from schemas import envelope
 from schemas.envelope import BATCH_TYPES, ROWS_REJECTED
 from schemas.errors import Unavailable
@@ -84,11 +84,11 @@ def _given(request: Request) -> str | None:
     return str(given[0], "latin-1").strip() if given else None
 
 
-async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
+async def first_answer(database: Database, tenant_id: str, origin: envelope.Request, body: Body) -> Answer | None:
     """`look_up` for a request; while PostgreSQL is away nothing is known: None."""
     try:
         async with database.transaction(tenant_id) as db:
-            return await look_up(db, tenant_id, origin, body_hash)
+            return await look_up(db, tenant_id, origin, body)
     except Unavailable:
         return None
 
@@ -116,13 +116,22 @@ async def whole_body_came(database: Database, tenant_id: str, origin: envelope.R
     return bool(lines) and _whole(lines, origin.total)
 
 
-async def look_up(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> Answer | None:
+async def look_up(db: Db, tenant_id: str, origin: envelope.Request, body: Body) -> Answer | None:
     """What was answered to this request before, once all of it is in the ledger; None when it must be published.
 
     Raises OtherBody when another body came under its key.
     """
-    lines = await _lines(db, tenant_id, origin, body_hash)
-    return await _answer(db, tenant_id, lines) if lines and _whole(lines, origin.total) else None
+    lines = await _lines(db, tenant_id, origin, body.hash)
+    if not lines or not _whole(lines, origin.total):
+        return None
+    answer = await _answer(db, tenant_id, lines)
+    # Rows go out before the lines that were refused beside them, which may be on their way still, or never have left.
+    return answer if not answer.accepted or answer.accepted + answer.rejected >= body.rows else None
+
+
+async def must_be_same(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> None:
+    """Raises OtherBody when another body came under this request's key."""
+    await _lines(db, tenant_id, origin, body_hash)
 
 
 async def _lines(db: Db, tenant_id: str, origin: envelope.Request, body_hash: str) -> list[Any]:

@@ -53,7 +53,7 @@ async def ingest(request: Request) -> Response:
         id_ = envelope.request_id(tenant.tenant_id, f"ingest/{entity.name}", key)
         origin = envelope.Request(id_, 1, body.lines, body.lines)
         if not dry and idempotency.was_given(request):
-            first = await idempotency.first_answer(request.state.database, tenant.tenant_id, origin, body.hash)
+            first = await idempotency.first_answer(request.state.database, tenant.tenant_id, origin, body)
             if first is not None:
                 return answered(first, {"Idempotency-Key": key, "Idempotent-Replayed": "true"})
         publishing = Publishing(request, tenant, entity, origin, body.hash, dry=dry, all_or_nothing=all_or_nothing)

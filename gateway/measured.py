@@ -8,6 +8,7 @@ from prometheus_client import Counter, Histogram
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gateway.traces import begun
 from schemas import metrics
 from schemas.top_tenants import NOBODY
 
@@ -45,7 +46,7 @@ class Measured:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, status = time.perf_counter(), 500
+        started, status, span = time.perf_counter(), 500, begun(scope)
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -60,3 +61,5 @@ class Measured:
             answered, seconds = _meters(route, scope["state"].get(WHOSE, NOBODY), status)
             answered.inc()
             seconds.observe(time.perf_counter() - started)
+            if span is not None:
+                span.end(route=route, status=status)

@@ -14,13 +14,12 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import bodies, idempotency, parse, stock_outcomes
-from gateway.headers import header
+from gateway import bodies, idempotency, parse, stock_outcomes, traces
 from gateway.ingest import answered, choice, is_json, known_parameters
 from gateway.lines import Lines
 from gateway.measured import received
 from gateway.problems import Problem
-from gateway.publishing import MAX_ERRORS, Answer, Body, traceparent_of, unavailable
+from gateway.publishing import MAX_ERRORS, Answer, Body, unavailable
 from gateway.stock_outcomes import Before
 from gateway.tenants import authenticated
 from producers.tenants import Tenant
@@ -137,14 +136,14 @@ async def _publish(request: Request, tenant: Tenant, checked: Checked) -> None:
         accepted_ms=time.time_ns() // 1_000_000,
         rows=checked.answer.accepted,
         value=checked.value,
-        traceparent=traceparent_of(header(request, b"traceparent")),
+        traceparent=(traceparent := traces.traceparent(request.scope)),
         request=checked.origin,
         body_hash=checked.body_hash,
     )
     try:
-        await state.producer.send(
-            state.settings.named(topics.STOCK), topics.partition_key(tenant.tenant_id), checked.value, headers
-        )
+        topic = state.settings.named(topics.STOCK)
+        sent = state.producer.send(topic, topics.partition_key(tenant.tenant_id), checked.value, headers)
+        await traces.follow(sent, traceparent, topic, checked.answer.event_ids[0], tenant.tenant_id)
     except Unavailable as exc:
         raise unavailable(str(exc)) from exc
     except Rejected as exc:

@@ -297,8 +297,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **STOCK,
     **PRICES,
     **READS,
-    **FIGURES,
     **activity.OPERATIONS,
+    **FIGURES,
     **ADMIN,
     **ABOUT,
 }

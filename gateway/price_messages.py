@@ -8,7 +8,7 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway import accept, idempotency, price_outcomes
+from gateway import accept, idempotency, price_outcomes, traces
 from gateway.filters import before_last_of_path
 from gateway.headers import header
 from gateway.ingest import answered
@@ -16,7 +16,7 @@ from gateway.lines import Lines
 from gateway.operation import JSON, NDJSON
 from gateway.price_outcomes import History, Published
 from gateway.problems import Problem
-from gateway.publishing import Answer, traceparent_of, unavailable
+from gateway.publishing import Answer, unavailable
 from producers.tenants import Tenant
 from schemas import codec, envelope, topics
 from schemas.errors import Rejected, Unavailable
@@ -108,10 +108,10 @@ def _send(request: Request, tenant: Tenant, message: Message, body_hash: str) ->
         accepted_ms=time.time_ns() // 1_000_000,
         rows=message.rows,
         value=message.value,
-        traceparent=traceparent_of(header(request, b"traceparent")),
+        traceparent=(traceparent := traces.traceparent(request.scope)),
         request=message.origin,
         body_hash=body_hash,
     )
     topic, key = state.settings.named(topics.PRICES), topics.partition_key(tenant.tenant_id)
     sent: asyncio.Future[int] = state.producer.send(topic, key, message.value, headers)
-    return sent
+    return traces.follow(sent, traceparent, topic, message.event_id, tenant.tenant_id)

@@ -2,7 +2,6 @@
 
 import asyncio
 import hashlib
-import re
 import time
 from itertools import chain
 from typing import Annotated, Final
@@ -10,8 +9,7 @@ from typing import Annotated, Final
 from msgspec import Meta, Struct
 from starlette.requests import Request
 
-from gateway import parse
-from gateway.headers import header
+from gateway import parse, traces
 from gateway.measured import received
 from gateway.problems import Problem
 from producers.tenants import Tenant
@@ -26,7 +24,6 @@ _MAX_LINES: Final = 100_000
 """Lines of a body; a short line costs a hundred times its bytes."""
 _KEPT_OF_ROW: Final = 10_000
 """Characters kept of a refused row."""
-_TRACEPARENT: Final = re.compile("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 
 
 class Answer(Struct):
@@ -44,6 +41,7 @@ class Body:
 
     def __init__(self, raw: bytes, *, single: bool = False, one_message: bool = False) -> None:
         """Raises Problem: 400 for a body without rows, 413 for one with too many lines or more than `one_message`."""
+        self._raw, self._single = raw, single
         self.lines = 1 if single else raw.rstrip().count(b"\n") + 1
         if max(raw.count(b"\n"), self.lines) > _MAX_LINES:  # the last line may have no line feed
             raise Problem(413, "too_many_lines", f"a body may have {_MAX_LINES} lines; send smaller chunks")
@@ -54,6 +52,11 @@ class Body:
         if one_message and next(parts, None) is not None:
             raise _not_one_message()
         self.parts = chain([first], parts)
+
+    @property
+    def rows(self) -> int:
+        """Lines that are not empty, good or not."""
+        return sum(1 for _ in parse.lines_of(self._raw, single=self._single))
 
 
 class Publishing:
@@ -78,7 +81,7 @@ class Publishing:
             origin,
         )
         self._body_hash, self._dry, self._all_or_nothing = body_hash, dry, all_or_nothing
-        self._traceparent = traceparent_of(header(request, b"traceparent"))
+        self._traceparent = traces.traceparent(request.scope)
         self._accepted_ms = time.time_ns() // 1_000_000
         self._sent: list[asyncio.Future[int]] = []
         self._answer = Answer([], 0, 0, [], 0)
@@ -164,7 +167,9 @@ class Publishing:
         )
         key = topics.partition_key(tenant_id)
         try:
-            self._sent.append(self._state.producer.send(settings.named(topics.INGESTION), key, value, headers))
+            topic = settings.named(topics.INGESTION)
+            sent = self._state.producer.send(topic, key, value, headers)
+            self._sent.append(traces.follow(sent, self._traceparent, topic, event_id, tenant_id))
         except Unavailable as exc:
             raise unavailable(str(exc)) from exc
         return event_id
@@ -220,11 +225,6 @@ def _rejected_rows(lines: dict[int, bytes], errors: parse.RowErrors) -> list[cod
 def _not_one_message() -> Problem:
     limits = f"{topics.MAX_ROWS} rows and {topics.MAX_MESSAGE_BYTES} bytes"
     return Problem(413, "too_many_rows", f"on_error=reject takes what fits one message: {limits}")
-
-
-def traceparent_of(header: str) -> bytes | None:
-    """The header, where it is one."""
-    return header.encode() if _TRACEPARENT.fullmatch(header) else None
 
 
 def refused(why: Unavailable | Rejected) -> Problem:

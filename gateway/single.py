@@ -14,12 +14,12 @@ from msgspec import Struct
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway import idempotency, parse
+from gateway import idempotency, parse, traces
 from gateway.ingest import ingest
 from gateway.measured import WHOSE, one_accepted
 from gateway.problems import Problem, render
 from gateway.protocol import WHOLE
-from gateway.publishing import Answer, refused, traceparent_of
+from gateway.publishing import Answer, refused
 from gateway.tenants import key_in
 from producers.tenants import Tenant
 from schemas import codec, envelope, metrics, topics
@@ -92,11 +92,12 @@ class SingleEvents:
             time.time_ns() // 1_000_000,
             request_id,
             hashlib.sha256(body).hexdigest(),
-            traceparent_of(given.decode("latin-1")) if (given := event.headers.get(b"traceparent")) else None,
+            traceparent := traces.traceparent(scope),
         )
         value = codec.frame(entity.type, tenant_id, [event.row])
         try:
-            await state["producer"].send(self._topic, topics.partition_key(tenant_id), value, headers)
+            sent = state["producer"].send(self._topic, topics.partition_key(tenant_id), value, headers)
+            await traces.follow(sent, traceparent, self._topic, event_id, tenant_id)
         except (Unavailable, Rejected) as exc:
             problem = await render(Request(scope), refused(exc))
             await problem(scope, _nothing, send)

@@ -120,7 +120,7 @@ async def _opened_before(
     """The upload that was opened under this key. Raises OtherBody when it was another."""
     try:
         async with database.transaction(tenant.tenant_id) as db:
-            await idempotency.look_up(db, tenant.tenant_id, origin, hashlib.sha256(body.encode()).hexdigest())
+            await idempotency.must_be_same(db, tenant.tenant_id, origin, hashlib.sha256(body.encode()).hexdigest())
             return await upload_state.look_up(db, tenant.tenant_id, upload_id)
     except Unavailable:
         return None
@@ -145,7 +145,7 @@ async def put_chunk(request: Request) -> Response:
         id_ = envelope.request_id(tenant.tenant_id, "uploads", f"{token.upload_id}/{number}")
         origin = envelope.Request(id_, 1, body.lines, body.lines, token.upload_id, number)
         headers = {}
-        answer = await _taken_before(database, tenant, token, origin, body.hash)
+        answer = await _taken_before(database, tenant, token, origin, body)
         if answer is not None:
             headers["Idempotent-Replayed"] = "true"
         else:
@@ -157,12 +157,12 @@ async def put_chunk(request: Request) -> Response:
 
 
 async def _taken_before(
-    database: Database, tenant: Tenant, token: Token, origin: envelope.Request, body_hash: str
+    database: Database, tenant: Tenant, token: Token, origin: envelope.Request, body: Body
 ) -> Answer | None:
     """The answer to a chunk that is in the ledger. Raises Problem 409 for one that would be rejected."""
     try:
         async with database.transaction(tenant.tenant_id) as db:
-            answer = await idempotency.look_up(db, tenant.tenant_id, origin, body_hash)
+            answer = await idempotency.look_up(db, tenant.tenant_id, origin, body)
             known = await upload_state.look_up(db, tenant.tenant_id, token.upload_id)
     except Unavailable:
         return None

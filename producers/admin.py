@@ -1,6 +1,7 @@
 """Makes the topics of the catalogue, and refuses to go on with a missing or different one."""
 
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import KafkaException, TopicCollection
@@ -78,10 +79,24 @@ def _admin(settings: Settings) -> AdminClient:
     return AdminClient({**settings.kafka, "log_level": 0})
 
 
-def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
-    """Kafka's UUID of each topic; a topic that was deleted and made again has another. Raises KafkaException."""
+@dataclass(frozen=True, slots=True)
+class Described:
+    """A topic as Kafka has it: its UUID, which changes when it is deleted and made again, and its partition count."""
+
+    id: str
+    partitions: int
+
+
+def describe(admin: AdminClient, topics: list[str]) -> dict[str, Described]:
+    """Each topic as Kafka has it. Raises KafkaException."""
     described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
-    return {name: str(future.result().topic_id) for name, future in described.items()}
+    found = {name: future.result() for name, future in described.items()}
+    return {name: Described(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
+
+
+def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
+    """Kafka's UUID of each topic. Raises KafkaException."""
+    return {name: topic.id for name, topic in describe(admin, topics).items()}
 
 
 def _partitions(admin: AdminClient) -> dict[str, int]:

@@ -10,7 +10,7 @@ import sys
 import prometheus_client
 
 from producers import admin
-from schemas import logs, metrics
+from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, TillstreamError
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
@@ -28,13 +28,14 @@ def main(argv: list[str] | None = None) -> None:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
     metrics.of_role("sinks")
     try:
+        tracing.setup("sinks")
         admin.verify(settings)
         sink = Sink(settings, accept_gap=options.accept_gap)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: sink.stop())
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
-        with Refresher(settings, on_failure=sink.stop), contextlib.suppress(Stopped):
+        with contextlib.suppress(Stopped), Refresher(settings, on_failure=sink.stop):
             sink.run()
     except Misconfigured as exc:
         logging.getLogger("sinks").critical("%s", exc)

@@ -25,6 +25,7 @@ from schemas.envelope import (
 from schemas.errors import Rejected, Undecodable
 from schemas.ids import uuid5
 from schemas.rows import as_json, natural_id
+from schemas.tracing import Event
 from sinks import meaning, policies, uploads
 
 StagedRow = tuple[Any, ...]
@@ -85,8 +86,8 @@ class Batch:
     """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
 
     `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
-    `letters` are rows of the table of dead letters. `up_to` is when the newest source message of a partition was
-    appended, in ms, by topic and partition.
+    `letters` are rows of the table of dead letters, `traced` the events whose traces are sampled. `up_to` is when the
+    newest source message of a partition was appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -96,6 +97,7 @@ class Batch:
     judged: list[codec.Record] = field(default_factory=list)
     levels: dict[bytes, bytes] = field(default_factory=dict)
     letters: list[dict[str, Any]] = field(default_factory=list)
+    traced: list[Event] = field(default_factory=list)
     up_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
 

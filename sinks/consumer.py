@@ -3,7 +3,6 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
 from typing import Any, Final
@@ -13,12 +12,12 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 
 from producers import statistics
-from producers.admin import topic_ids
+from producers.admin import Described, describe
 from producers.breaker import Breaker
 from producers.lag import Lag, Partition
 from producers.registry import backoff
-from schemas import metrics, topics
-from schemas.errors import Misconfigured, TillstreamError, Unavailable
+from schemas import metrics, topics, tracing
+from schemas.errors import TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
@@ -26,7 +25,7 @@ from sinks.counting import count
 from sinks.intake import Intake
 from sinks.law import Law
 from sinks.offsets import Move
-from sinks.records import Room
+from sinks.records import Room, good
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +36,8 @@ TOPICS: Final = [
 ]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
+_LOOK_S: Final = 2.0
+"""How often a sink makes sure that the database is still the one that it fills."""
 _ASKED_AGAIN: Final = 5
 
 
@@ -71,9 +72,10 @@ class Sink:
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
+        self._expiring = settings.named(topics.DEAD_LETTERS)
         self._intake = Intake(settings, self._wait_for_registry)
         self._breaker = Breaker(settings.dead_letter_limit, "this sink")
-        self._topic_ids: dict[str, str] = {}
+        self._known: dict[str, Described] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
         self._positions: dict[Partition, int] = {}
@@ -81,10 +83,11 @@ class Sink:
         self._law = Law(settings, self._admin, self._lag)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[None] | None = None
+        self._looked = 0.0
 
     def run(self) -> None:
         """Until `stop`. Raises Misconfigured and Superseded, where the supervisor restarts; Stopped."""
-        self._topic_ids = topic_ids(self._admin, self._topics)
+        self._know_topics()
         self._consumer.subscribe(
             self._topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
         )
@@ -103,6 +106,8 @@ class Sink:
                     # Prepared while the batch before is being written.
                     batch = self._intake.prepare(records)
                     self._settle()
+                if self._writing is None and time.monotonic() > self._looked + _LOOK_S:
+                    self._look()
                 if assignment != self._assignment:
                     self._rewind()
                 elif records:
@@ -118,6 +123,25 @@ class Sink:
     def stop(self) -> None:
         """Finish the batch at hand, then return from `run`."""
         self._stopping.set()
+
+    def _know_topics(self) -> None:
+        self._known = describe(self._admin, self._topics)
+        lasting = {name: topic for name, topic in self._known.items() if name != self._expiring}
+        for pause in backoff():
+            try:
+                offsets.settle_partitions(self._connected(), lasting)
+                break
+            except psycopg.Error as error:
+                self._wait_out(error, pause)
+
+    def _look(self) -> None:
+        """End where an older copy of the database took its place: partitions without new messages would stay behind."""
+        self._looked = time.monotonic()
+        try:
+            offsets.refuse_other_past(self._connected(), self._positions)
+        except psycopg.Error as error:  # away, or not ours to read: the next write waits for it
+            if not faults.is_environment(error):
+                raise
 
     def _settle(self) -> None:
         """Wait for the write under way, as a member of the group: paused partitions are polled and deliver nothing."""
@@ -196,7 +220,7 @@ class Sink:
         raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
     def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id, expires = self._topic_ids[topic], topic == self._settings.named(topics.DEAD_LETTERS)
+        topic_id, expires = self._known[topic].id, topic == self._expiring
         return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
@@ -210,36 +234,19 @@ class Sink:
 
     def _read(self) -> list[confluent_kafka.Message]:
         """What is there, about `sink_batch_rows` of it; waits only for the first message."""
-        records = self._check(self._consumer.consume(1, timeout=0.5))
+        records = good(self._consumer.consume(1, timeout=0.5))
         room = Room(self._settings.sink_batch_rows, records)
         while records and room.left:
-            more = self._check(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
+            more = good(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
             if not more:
                 break
             room.take(more)
             records += more
         return records
 
-    def _check(self, records: Iterable[confluent_kafka.Message]) -> list[confluent_kafka.Message]:
-        good = []
-        for record in records:
-            error = record.error()
-            if error is None:
-                good.append(record)
-            elif error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET:
-                raise Misconfigured(
-                    f"{record.topic()}[{record.partition()}]: the stored offset is not in the log ({error.str()})."
-                    " To go on without what is gone: tillstream sinks --accept-gap"
-                )
-            elif error.fatal():
-                raise confluent_kafka.KafkaException(error)
-            else:
-                log.warning("Kafka: %s", error.str())
-        return good
-
     def _write(self, batch: Batch, moves: list[Move], records: list[confluent_kafka.Message]) -> None:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
-        started = time.perf_counter()
+        started, began_ns = time.perf_counter(), time.time_ns()
         unsure = False
         for pause in backoff():
             try:
@@ -256,12 +263,14 @@ class Sink:
             self._lag.done((record.topic(), record.partition()), record.offset(), record.timestamp()[1] / 1000)
         self._law.settle(batch)
         count(batch)
+        for event in batch.traced:
+            tracing.done("write", began_ns, event)
 
     def _moves(self, records: list[confluent_kafka.Message], batch: Batch) -> list[Move]:
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}
         moves = []
         for at, end in sorted(ends.items()):
-            moves.append(Move(*at, self._topic_ids[at[0]], self._positions[at], end, batch.up_to.get(at)))
+            moves.append(Move(*at, self._known[at[0]].id, self._positions[at], end, batch.up_to.get(at)))
             self._positions[at] = end
         return moves
 

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from typing import Final
 
 import confluent_kafka
+from msgspec.structs import replace
 
 from producers.breaker import Breaker
 from producers.client import config
 from producers.registry import backoff, reading
-from schemas import codec, metrics, stock, topics
+from schemas import codec, metrics, stock, topics, tracing
 from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
@@ -27,16 +28,20 @@ _OUTCOME: Final = "tillstream.outcome.v1"
 class Intake:
     """Reads records, follows the tenants' policies in them, and dead-letters what cannot be read."""
 
-    def __init__(self, settings: Settings, wait: Callable[[float], None]) -> None:
-        """`wait` lets seconds pass while the schema registry is away."""
+    def __init__(self, settings: Settings, wait: Callable[[float], None], *, again: bool = False) -> None:
+        """`wait` lets seconds pass while the schema registry is away.
+
+        What is read `again` has its dead letters already, and leaves no others.
+        """
         self._registry, self._wait = reading(settings), wait
-        self._producer = confluent_kafka.Producer(config(settings))
+        self._producer = None if again else confluent_kafka.Producer(config(settings))
         self._outcomes = settings.named(topics.OUTCOMES)
         self._tenants = settings.named(topics.TENANTS)
         self._levels = settings.named(topics.STOCK_LEVELS)
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
-        self._breaker = Breaker(settings.dead_letter_limit, "this sink")
+        self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
+        self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
         self.policies = InForce()
 
     def prepare(self, records: list[confluent_kafka.Message]) -> Batch:
@@ -49,16 +54,17 @@ class Intake:
         newest: dict[int, bytes] = {}
         for record in records:
             at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
+            said: codec.Record | None = None
             match at.topic:
                 case self._levels:
                     if level := _take_level(batch, record):
                         newest[at.partition] = level
                 case self._verdicts:
-                    judged = codec.decode(PRICE_VERDICTS, record.value())
-                    batch.judged.append(judged)
-                    batch.up_to[at.topic, at.partition] = judged["time_ms"]
+                    said = codec.decode(PRICE_VERDICTS, record.value())
+                    batch.judged.append(said)
+                    batch.up_to[at.topic, at.partition] = said["time_ms"]
                 case self._outcomes:
-                    _take_outcome(batch, record, at)
+                    said = _take_outcome(batch, record, at)
                 case self._tenants:
                     batch.tenants += tenant_of(record, at)
                 case self._dead_letters:
@@ -68,17 +74,20 @@ class Intake:
                     message = self._take_message(batch, record, at)
                     if message.refused is not None:
                         refused.append((record, message, at))
+            if at.topic in self._of_events and (event := tracing.event_of(record.headers(), at, record.key())):
+                batch.traced.append(replace(event, event_id=said["event_id"]) if said else event)
         verdicts = [
             (message.tenant_id, message.refused.code if message.refused else None) for message in batch.messages
         ]
         self._breaker.judge(verdicts)
-        for letter in refused:
-            self._dead_letter(*letter)
+        if self._producer is not None:
+            for letter in refused:
+                self._dead_letter(self._producer, *letter)
         self._breaker.count(verdicts)
         for partition, level in newest.items():
             # Other levels of the message that it came of may be in the next batch: all before that message are there.
             batch.up_to[self._levels, partition] = stock.decode_level(level).changed_at // 1000 - 1
-        if self._producer.flush(30):
+        if self._producer is not None and self._producer.flush(30):
             # Not acknowledged: end without moving the offset, so that it is tried again.
             raise confluent_kafka.KafkaException(
                 confluent_kafka.KafkaError(confluent_kafka.KafkaError._MSG_TIMED_OUT, "dead letters not taken")
@@ -106,14 +115,16 @@ class Intake:
                 metrics.REGISTRY_WAITS.inc()
                 self._wait(pause)
 
-    def _dead_letter(self, record: confluent_kafka.Message, message: Message, at: Position) -> None:
+    def _dead_letter(
+        self, producer: confluent_kafka.Producer, record: confluent_kafka.Message, message: Message, at: Position
+    ) -> None:
         refused = message.refused
         assert refused is not None
         log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
         metrics.DEAD_LETTERED.labels(refused.code).inc()
         why = Undecodable(refused.code, refused.detail)
         headers = dead_letter_headers(record.headers(), why, "sink", message.envelope.src)
-        self._producer.produce(
+        producer.produce(
             self._dead_letters,
             record.value(),
             record.key(),
@@ -133,13 +144,16 @@ def _take_level(batch: Batch, record: confluent_kafka.Message) -> bytes | None:
     return value
 
 
-def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -> None:
-    if type_of(record) == stock.OUTCOME:
-        folded = codec.decode(stock.OUTCOME, record.value())
-        batch.folded.append(folded)
-        batch.up_to[at.topic, at.partition] = folded["time_ms"]
-    else:
-        batch.outcomes.append(codec.decode(_OUTCOME, record.value()))
+def _take_outcome(batch: Batch, record: confluent_kafka.Message, at: Position) -> codec.Record:
+    """What the record says."""
+    if type_of(record) != stock.OUTCOME:
+        said = codec.decode(_OUTCOME, record.value())
+        batch.outcomes.append(said)
+        return said
+    folded = codec.decode(stock.OUTCOME, record.value())
+    batch.folded.append(folded)
+    batch.up_to[at.topic, at.partition] = folded["time_ms"]
+    return folded
 
 
 def _must_land(error: confluent_kafka.KafkaError | None, _: confluent_kafka.Message) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 
+from producers.admin import Described
 from schemas.errors import Misconfigured, TillstreamError
 from sinks.sql import statement
 
@@ -41,6 +42,21 @@ def database_id(db: psycopg.Connection[Any]) -> str:
     return str(row[0])
 
 
+def settle_partitions(db: psycopg.Connection[Any], topics: dict[str, Described]) -> None:
+    """Note all partitions of a topic when it is first seen; from then on another number is refused (Misconfigured)."""
+    with db.transaction():
+        for name, topic in topics.items():
+            known = db.execute("SELECT count(*) FROM sink_offsets WHERE topic = %s", [name]).fetchone()
+            if known is not None and known[0]:
+                refuse_other_count(name, topic.partitions, known[0])
+                continue
+            db.execute(
+                "INSERT INTO sink_offsets (topic, partition, topic_id, next_offset)"
+                " SELECT %s, n, %s, 0 FROM generate_series(0, %s - 1) AS n ON CONFLICT DO NOTHING",
+                [name, topic.id, topic.partitions],
+            )
+
+
 def load(
     db: psycopg.Connection[Any],
     topic: str,
@@ -68,16 +84,7 @@ def load(
     known_id, next_offset = row
     first, end = log
     where = f"{topic}[{partition}]"
-    if known_id != topic_id:
-        raise Misconfigured(
-            f"{where} is another topic than the one this database was filled from (id {topic_id}, known {known_id}):"
-            " it was deleted and made again. Point at the old cluster, or start with an empty database"
-        )
-    if next_offset > end:
-        raise Misconfigured(
-            f"{where} ends at {end}, before the stored offset {next_offset}: the topic lost records, or this is"
-            " another cluster. Restore the topic, or start with an empty database"
-        )
+    refuse_other_log(where, (topic_id, end), (known_id, next_offset))
     if next_offset < first:
         if not accept_gap:
             raise Misconfigured(
@@ -91,6 +98,49 @@ def load(
         db.commit()
         return first
     return int(next_offset)
+
+
+def refuse_other_count(topic: str, partitions: int, known: int) -> None:
+    """Raises Misconfigured where a topic has not the number of partitions that a database was filled from."""
+    if partitions != known:
+        raise Misconfigured(
+            f"{topic} has {partitions} partitions, and this database was filled from {known}: a tenant's new messages"
+            f" may lie on another partition than its old ones, in no order. Point at the cluster that has {known}, or"
+            " begin anew with other topics (TILLSTREAM_PREFIX) and an empty database"
+        )
+
+
+def refuse_other_log(where: str, log: tuple[str, int], known: tuple[str, int]) -> None:
+    """Raises Misconfigured where a partition is not the one that a database was filled from.
+
+    Both are a topic's UUID and an offset: the log's end, and the next that the database wants.
+    """
+    (topic_id, end), (known_id, next_offset) = log, known
+    if known_id != topic_id:
+        raise Misconfigured(
+            f"{where} is another topic than the one this database was filled from (id {topic_id}, known {known_id}):"
+            " it was deleted and made again. Point at the old cluster, or start with an empty database"
+        )
+    if next_offset > end:
+        raise Misconfigured(
+            f"{where} ends at {end}, before the stored offset {next_offset}: the topic lost records, or this is"
+            " another cluster. Restore the topic, or start with an empty database"
+        )
+
+
+def refuse_other_past(db: psycopg.Connection[Any], positions: dict[tuple[str, int], int]) -> None:
+    """Raises Superseded where the stored offsets are not these: another sink moved them, or an older copy of the
+    database took its place, which has to be filled from its own offsets.
+    """
+    rows = db.execute("SELECT topic, partition, next_offset FROM sink_offsets").fetchall()
+    db.commit()
+    stored = {(topic, partition): offset for topic, partition, offset in rows}
+    for (topic, partition), offset in positions.items():
+        if (known := stored.get((topic, partition))) != offset:
+            raise Superseded(
+                f"{topic}[{partition}] is at {known} in the database, not at {offset}: another sink owns it, or the"
+                " database was put back to an earlier state"
+            )
 
 
 def advance(db: psycopg.Connection[Any], moves: list[Move]) -> None:

@@ -1,6 +1,7 @@
 """What a sink reads off Kafka's records before it looks into them."""
 
 import logging
+from collections.abc import Iterable
 from typing import Final
 
 import confluent_kafka
@@ -8,7 +9,7 @@ import confluent_kafka
 from producers import tenants
 from producers.tenants import Tenant
 from schemas.envelope import Position
-from schemas.errors import Rejected
+from schemas.errors import Misconfigured, Rejected
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,25 @@ class Room:
     def take(self, records: list[confluent_kafka.Message]) -> None:
         self._rows -= sum(map(_declared_rows, records))
         self._bytes -= sum(len(record.value() or b"") for record in records)
+
+
+def good(records: Iterable[confluent_kafka.Message]) -> list[confluent_kafka.Message]:
+    """The records among what Kafka delivered. Raises Misconfigured where the log has lost what was asked for."""
+    read = []
+    for record in records:
+        error = record.error()
+        if error is None:
+            read.append(record)
+        elif error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET:
+            raise Misconfigured(
+                f"{record.topic()}[{record.partition()}]: the stored offset is not in the log ({error.str()})."
+                " To go on without what is gone: tillstream sinks --accept-gap"
+            )
+        elif error.fatal():
+            raise confluent_kafka.KafkaException(error)
+        else:
+            log.warning("Kafka: %s", error.str())
+    return read
 
 
 def tenant_of(record: confluent_kafka.Message, at: Position) -> list[tuple[Tenant, int, int]]:

@@ -163,6 +163,8 @@ def _fault(error: Exception) -> tuple[str, str]:
     if isinstance(error, psycopg.Error) and error.sqlstate is not None:
         constraint = error.diag.constraint_name
         detail = f"refused by {constraint}" if constraint else error.diag.message_primary or type(error).__name__
+        if isinstance(error, psycopg.errors.ProgramLimitExceeded):
+            detail = "longer than can be stored or indexed"  # PostgreSQL's words name the index of a partition
     return INVALID, detail
 
 

@@ -1,4 +1,4 @@
-"""Writes a batch in one transaction: rows, uploads, policies, stock, prices, ledger, dead letters, tenants, offsets."""
+"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, dead letters, tenants."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -33,6 +33,9 @@ def write(db: Db, batch: Batch, moves: list[Move], breaker: Breaker) -> None:
     Raises Misconfigured where PostgreSQL refuses all rows of too many messages: a constraint is wrong, not they.
     """
     with db.transaction():
+        # First: a zombie ends before it works, and who locks these rows holds back all that their partitions would
+        # write (sinks/replay).
+        advance(db, moves)
         fresh = _skip_known(db, batch.messages)
         by_entity: dict[str, list[Message]] = defaultdict(list)
         for message in fresh:
@@ -50,7 +53,6 @@ def write(db: Db, batch: Batch, moves: list[Move], breaker: Breaker) -> None:
         ledger.write(db, batch, fresh)
         dead_letters.store(db, batch.letters)
         tenants.materialise(db, batch.tenants)
-        advance(db, moves)
     breaker.count(verdicts)
 
 

@@ -6,7 +6,7 @@ import sys
 import mode.loop
 
 from producers import admin
-from schemas import logs, metrics
+from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
@@ -22,6 +22,7 @@ def main() -> None:
     from streams.app import create_app
 
     try:
+        tracing.setup("streams")
         partitions = admin.verify(settings)
     except (Misconfigured, Unavailable) as exc:
         print(f"tillstream streams: {exc}", file=sys.stderr)  # noqa: T201

@@ -23,7 +23,7 @@ import confluent_kafka
 from producers.breaker import Breaker
 from producers.client import config
 from producers.lag import Lag
-from schemas import metrics, topics
+from schemas import metrics, topics, tracing
 from schemas.envelope import Headers, Position, tenant_text
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
@@ -60,6 +60,8 @@ class Step:
 
     event: Any
     at: Position
+    began_ns: int
+    """Unix time."""
     records: list[Record] = field(default_factory=list)
     changes: dict[str, Changes] = field(default_factory=dict)
     sent_bytes: int = 0
@@ -151,9 +153,9 @@ class Steps:
 
         The block must not await, so that no half step is ever flushed.
         """
-        message = event.message
+        message, began_ns = event.message, time.time_ns()
         at = Position(message.topic, message.partition, message.offset, round(message.timestamp * 1000))
-        step = Step(event, at)
+        step = Step(event, at, began_ns)
         try:
             yield step
             verdict = [(tenant_text(event.message.key), step.refused)]
@@ -194,6 +196,7 @@ class Steps:
                     metrics.FLUSH_MESSAGES.observe(len(pending))
                 for step, acknowledge in pending:
                     await acknowledge(step.event)
+                    _trace(step)
                 for at in {step.at.topic: step.at for step, _ in pending}.values():
                     self.lag.done((at.topic, at.partition), at.offset, at.time_ms / 1000)
         except Exception as exc:  # a flush that failed may or may not have landed: only a restart can tell
@@ -231,7 +234,7 @@ class Steps:
         try:
             steps = [step for step, _ in self._pending[at.partition]]
             table, key, value = self.crash_notes[at.topic](at)
-            self._transact(at.partition, [*steps, Step(None, at, changes={table: {key: value}})])
+            self._transact(at.partition, [*steps, Step(None, at, 0, changes={table: {key: value}})])
         finally:  # counted or not, the process ends here: an exception that got out would be acknowledged by Faust
             fail_stop(f"{at.topic}[{at.partition}]@{at.offset} could not be processed", exc)
 
@@ -244,6 +247,12 @@ def _merged(steps: list[Step]) -> dict[str, Changes]:
             if changes:
                 merged.setdefault(table, {}).update(changes)
     return merged
+
+
+def _trace(step: Step) -> None:
+    """Say of a message whose trace is sampled that it has been processed."""
+    if (event := tracing.event_of(step.event.message.headers, step.at, step.event.message.key)) is not None:
+        tracing.done("process", step.began_ns, event)
 
 
 def _as_it_is(_: bytes, value: bytes) -> bytes:

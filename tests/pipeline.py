@@ -135,6 +135,11 @@ class Pipeline:
             )
             db.execute(f'DROP DATABASE IF EXISTS "{target}" WITH (FORCE)'.encode())
             db.execute(f'CREATE DATABASE "{target}" TEMPLATE "{source}"'.encode())
+        self.connect()
+
+    def connect(self) -> None:
+        """Look into the database that has the pipeline's name now."""
+        self._sql.close()
         self._sql = psycopg.connect(self.settings.database_url, autocommit=True)
 
     def settings_with(self, **changed: Any) -> Settings:

@@ -7,9 +7,9 @@ from typing import Any
 
 import confluent_kafka
 from pipeline import Pipeline, eventually
-from stock_model import Stock
 from test_recovery import log_of
 
+from deploy.chaos.stock_model import Stock
 from producers.client import config
 from schemas import codec, envelope, stock, topics
 from schemas.codec import Record

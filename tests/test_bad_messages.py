@@ -23,6 +23,7 @@ ROW: dict[str, Any] = dict.fromkeys(("customer_id", "customer_name", "customer_e
 ITEM = {"product_id": "P", "quantity": 1, "unit_price": b"\x01"}
 BAD_ROWS: dict[str, dict[str, Any]] = {
     "status": {"order_status": "nonsense"},
+    "customer's id that no index takes": {"customer_id": secrets.token_urlsafe(9_000)},
     "NUL in a name": {"customer_name": "a\x00b"},
     "NUL in an id": {"external_order_id": "a\x00b"},
     "NUL in a customer's id": {"customer_id": "a\x00b"},
@@ -192,6 +193,14 @@ def test_after_all_that_a_good_order_becomes_a_row(shop: Shop, ledger: dict[str,
     shop.takes(good, good)
     query = "SELECT 1 FROM orders" + BY_ID
     eventually(lambda: shop.pipeline.sql(query, shop.tenant, json.loads(good)["external_order_id"]))
+
+
+def test_a_replay_refuses_the_same_rows_for_the_same_reasons(shop: Shop, ledger: dict[str, Line]) -> None:
+    shop.pipeline.drained()
+    done = shop.pipeline.cli("replay", "--tenant", shop.tenant)
+    assert (done.returncode, "nothing differs" in done.stdout) == (0, True), done.stdout + done.stderr
+    reasons = shop.pipeline.sql("SELECT DISTINCT detail FROM row_errors WHERE tenant_id = %s", shop.tenant)
+    assert ("longer than can be stored or indexed",) in reasons
 
 
 def test_a_message_that_is_huge_when_decompressed_is_dead_lettered_and_its_partition_goes_on(shop: Shop) -> None:

@@ -19,6 +19,14 @@ async def cut(self, part, take=publishing.Publishing._take):
 publishing.Publishing._take = cut
 """
 
+REFUSALS_LOST = """
+from gateway import publishing
+def lost(self, *args, send=publishing.Publishing._send_rejected):
+    publishing.Publishing._send_rejected = send
+    raise publishing.unavailable("cut")
+publishing.Publishing._send_rejected = lost
+"""
+
 
 def orders(count: int, **fields: Any) -> bytes:
     rows = [ORDER | {"external_order_id": f"A-{n}"} | fields for n in range(count)]
@@ -44,6 +52,24 @@ def test_a_finished_request_gets_its_first_answer_again(pipeline: Pipeline) -> N
     assert (again.status_code, again.json()) == (first.status_code, first.json())
     pipeline.drained()
     assert applied(pipeline, tenant) == [(1500, 0, 1500)]
+
+
+def test_an_answer_is_not_given_again_without_its_refused_lines(own_pipeline: Pipeline) -> None:
+    own_pipeline.start("streams", "sinks")
+    own_pipeline.start("gateway", patch=REFUSALS_LOST)
+    tenant, key = own_pipeline.tenant()
+    body = orders(3) + b'{"external_order_id": 7}\n'
+    assert own_pipeline.post(tenant, key, "orders", body, Idempotency_Key="k").status_code == 503
+    own_pipeline.drained()  # the good rows are in the ledger, what was refused never left
+    again = own_pipeline.post(tenant, key, "orders", body, Idempotency_Key="k")
+    assert (again.status_code, again.json()["accepted"], again.json()["rejected"]) == (202, 3, 1)
+    assert "idempotent-replayed" not in again.headers
+    own_pipeline.drained()
+    assert own_pipeline.sql("SELECT line, stage FROM row_errors WHERE tenant_id = %s", tenant) == [(4, "gateway")]
+    third = own_pipeline.post(tenant, key, "orders", body, Idempotency_Key="k")
+    assert third.headers["idempotent-replayed"] == "true"
+    assert third.json() == again.json()
+    assert applied(own_pipeline, tenant) == [(3, 3, 6)]
 
 
 def test_another_body_under_a_used_key_is_refused(pipeline: Pipeline) -> None:

@@ -111,6 +111,7 @@ def test_orders_stock_and_prices_go_all_the_way(pipeline: Pipeline) -> None:
     read = pipeline.http.get(f"{base}/orders", headers={"X-API-Key": key})
     assert read.text.count("external_order_id") == 1
     assert pipeline.cli("tenants", "list").returncode == 0
+    assert pipeline.cli("replay", "--tenant", tenant).returncode == 0
 
 
 @pytest.mark.parametrize(

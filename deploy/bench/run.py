@@ -15,6 +15,7 @@ from deploy.bench import (
     neighbour,
     prices,
     reads,
+    replay,
     scale,
     single,
     sinks,
@@ -31,6 +32,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
     {
         "ingest": ingest.run,
         "sinks": sinks.run,
+        "replay": replay.run,
         "gateway": gateway.run,
         "single": single.run,
         "reads": reads.run,

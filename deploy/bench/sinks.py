@@ -32,18 +32,11 @@ FROM batches
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
     """A sink alone on rows that lie in Kafka, from its first batch to its last."""
     with Installation(stack, "sinks") as shop:
-        key = shop.tenant()
         for done, entity in enumerate(rows.ENTITIES):
-            say(f"{entity} into Kafka")
-            shop.start("gateway", "streams")
-            fire(Load(f"{shop.gateway_url}/api/v1/tenants/{TENANT}/ingest/{entity}", key, entity, count=count)).only(
-                202
-            )
-            _until_forwarded(shop.settings, count * (done + 1))
-            shop.stop("gateway", "streams")
+            into_kafka(shop, entity, count, count * (done + 1), say)
             say(f"{entity} from Kafka to rows, and their limit")
             limit = Limit(stack.settings.database_url, entity, count)
-            pace, cost = _drain(shop, entity, count * done, count)
+            pace, cost = drain(shop, entity, count * done, count)
             limit.look()
             most = limit.most
             yield figures.limit(f"COPY + upsert, {entity}", most)
@@ -51,7 +44,17 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
             yield from cost
 
 
-def _drain(shop: Installation, entity: str, known: int, count: int) -> tuple[float, list[Figure]]:
+def into_kafka(shop: Installation, entity: str, count: int, altogether: int, say: Say) -> None:
+    """Leave `count` rows where sinks read them, which makes so many `altogether`."""
+    say(f"{entity} into Kafka")
+    key = shop.tenant()
+    shop.start("gateway", "streams")
+    fire(Load(f"{shop.gateway_url}/api/v1/tenants/{TENANT}/ingest/{entity}", key, entity, count=count)).only(202)
+    _until_forwarded(shop.settings, altogether)
+    shop.stop("gateway", "streams")
+
+
+def drain(shop: Installation, entity: str, known: int, count: int) -> tuple[float, list[Figure]]:
     """Let a sink take `count` rows; its rows a second, and the CPU of what came after its first batch."""
     shop.start("sinks")
     with shop.database() as db:

@@ -6,8 +6,8 @@ from typing import Any
 import fastavro
 from hypothesis import given
 from hypothesis import strategies as st
-from stock_model import RECENT, Stock
 
+from deploy.chaos.stock_model import RECENT, Stock
 from schemas import codec, stock, topics
 from schemas.stock import Level, decode_level, encode_level
 from streams.stock import Source, fold_batch
