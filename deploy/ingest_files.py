@@ -2,6 +2,7 @@
 
 import csv
 import fcntl
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Final
 
 from producers.chunks import Ndjson, Source
 from producers.csv_rows import Csv
+from producers.csv_text import form_of
 from producers.resume import Fingerprint, Progress, ResumeFile, begun
 from schemas.errors import Misconfigured
 from schemas.rows import ENTITIES
@@ -73,12 +75,16 @@ def _tenants(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a small UTF-8 file with a header. Raises Misconfigured when a column is missing or a cell is empty."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    """Rows of a small file with a header. Raises Misconfigured when a column is missing or a cell is empty.
+
+    Raises Rejected for a file that is no CSV text.
+    """
+    form = form_of(path)
+    with io.StringIO(path.read_bytes()[form.begin :].decode(form.encoding), newline="") as file:
         try:
-            rows = list(csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as exc:
-            raise Misconfigured(f"{path}: {exc}; it is read as UTF-8, with commas") from exc
+            rows = list(csv.DictReader(file, delimiter=form.delimiter))
+        except csv.Error as exc:
+            raise Misconfigured(f"{path}: {exc}") from exc
     for number, row in enumerate(rows, 1):
         if missing := [column for column in columns if not row.get(column)]:
             raise Misconfigured(
