@@ -4,7 +4,7 @@ import csv
 import fcntl
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,17 @@ def of_folder(folder: Path, tenant_id: str | None, entity: str | None) -> list[J
             raise Misconfigured(f"{home} has none of {files} (or .csv), which {each} should have there")
         jobs += found
     return jobs
+
+
+def gone(jobs: Iterable[Job], sent: Mapping[str, Progress], tenant_id: str | None, entity: str | None) -> Iterator[str]:
+    """What to say of files that were sent, by the folder's resume file, and are not in the folder any more."""
+    there = {(job.tenant_id, job.entity) for job in jobs}
+    for name, progress in sent.items():
+        whose, _, kind = name.rpartition("/")
+        meant = tenant_id in (None, whose) and entity in (None, kind)
+        if meant and progress.token and (whose, kind) not in there:
+            far = "was sent" if progress.completed else "was sent in part"
+            yield f"{name}: {progress.file.name} {far} before and is not there any more; what was sent of it stays"
 
 
 def _file(home: Path, entity: str) -> Path | None:
