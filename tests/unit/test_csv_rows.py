@@ -89,7 +89,10 @@ def test_items_of_orders_may_be_json(tmp_path: Path) -> None:
         (b"product_id,name,price\nP1,Tea,3\rP2,Tea,3\r", "a line ends with CR alone"),
         (b"product_id,name,price\n" + b"P" * 8_000_001 + b",Tea,3\n", "field larger than field limit"),
         (b'product_id,name,price\nP1,"' + b"x" * 200_000, "is a quote missing"),
-        (b"product_id,name,price\nP1,\x81,3\n", "line 2 has 0x81 at byte 4, which is not UTF-8, but line 2 has 0x81"),
+        (
+            b"product_id,name,price\nP1,\x81,3\n",
+            "line 2 has 0x81 at byte 4, which is not UTF-8, but line 2 has b'\\x81'",
+        ),
     ],
 )
 def test_what_cannot_be_read_gets_a_sentence(tmp_path: Path, text: bytes, says: str) -> None:
