@@ -15,8 +15,11 @@ from gateway.problems import Problem
 from schemas import prices, stock
 from schemas.rows import Status
 
-_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")  # RFC 3339
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+DATE: Final = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+DATE_TIME: Final = rf"{DATE}[Tt ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?([Zz]|[+-][0-9]{{2}}:[0-9]{{2}})"
+"""RFC 3339."""
+_DATE_TIME: Final = re.compile(DATE_TIME)
+_DATE: Final = re.compile(DATE)
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _MAX_TEXT: Final = 500
 MAX_SCORE: Final = 100

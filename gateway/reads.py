@@ -21,7 +21,7 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
 _PAGE: Final = 100
-_MAX_PAGE: Final = 1_000
+MAX_PAGE: Final = 1_000
 _MAX_LIMIT: Final = 10**14
 _PAGING: Final = ("limit", "cursor")
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -207,7 +207,7 @@ async def listing(
         where.append(SQL("product_id = {}").format(Literal(product_id)))
     if "cursor" in given:
         where.append(_after(entity, cursors.decode(scope, given["cursor"], len(_KEYS[entity]))))
-    limit = _limit(given.get("limit"), _MAX_PAGE if media_type == JSON else _MAX_LIMIT)
+    limit = _limit(given.get("limit"), MAX_PAGE if media_type == JSON else _MAX_LIMIT)
     if media_type == JSON:
         return await _page(request, tenant_id, entity, where, limit or _PAGE, scope, order)
     request.state.database.must_answer()
