@@ -15,6 +15,10 @@ check: $(STAMP)  ## all static checks
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	@found=$$($(BIN)/pip-audit --vulnerability-service osv --requirement constraints.txt --require-hashes \
+		--disable-pip --progress-spinner off 2>&1) && echo "pip-audit: nothing known" || case "$$found" in \
+		*ConnectionError*|*Timeout*) echo "pip-audit: its database cannot be reached from here; nothing was audited" ;; \
+		*) echo "$$found"; exit 1 ;; esac
 
 bench: $(STAMP)  ## measures, with limits taken in the same run; not a test
 	$(BIN)/tillstream bench

@@ -16,7 +16,7 @@ from schemas.errors import Rejected
 MAX_CENTS: Final = 10**12 - 1
 IDENTIFIERS: Final = ("customer_id", "event_id", "external_order_id", "product_id", "sku")
 _AMOUNT: Final = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?")
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL: Final = re.compile(r"[\x01-\x1f\x7f]")  # of NUL another check says more
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY: Final = 0
 _MICROSECOND: Final = timedelta(microseconds=1)

@@ -392,7 +392,7 @@ def test_of_a_table_with_a_wrong_line_nothing_is_published(kafka: Pipeline, tmp_
     done = kafka.cli("tenants", "load", str(table))
     said = " ".join(done.stderr.split())
     assert done.returncode == 2
-    assert "line 3: a currency is an ISO 4217 code" in said
+    assert "line 3: a currency is the ISO 4217 code" in said
     assert "line 4: a tenant id has" in said
     assert "line 5: never-1 was on line 2 already" in said
     assert not any(tenant.startswith("never") for tenant in tenants.read_all(kafka.settings))
