@@ -107,7 +107,7 @@ def _days(column: str) -> dict[str, Filter]:
 # wherever they lie. Left to itself the planner walks orders_newest instead, past all orders without it: OFFSET 0
 # keeps it from that. USING lets conditions on its columns, such as a cursor's, bound the range of the index.
 _OF_PRODUCT: Final = (
-    "(SELECT * FROM (SELECT DISTINCT order_date, external_order_id FROM order_items"
+    "(SELECT * FROM (SELECT DISTINCT ordered_at AS order_date, external_order_id FROM order_items"
     " WHERE tenant_id = {{tenant}} AND product_id = {product} ORDER BY order_date DESC, external_order_id DESC) item"
     " JOIN LATERAL (SELECT * FROM orders WHERE tenant_id = {{tenant}} AND external_order_id = item.external_order_id"
     " OFFSET 0) of_item USING (order_date, external_order_id))"

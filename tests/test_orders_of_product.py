@@ -23,7 +23,7 @@ TENANT, ORDERS, PAGE = "large", 200_000, 101
 # A minute apart. Half of all have P-half, the oldest 1% P-old, twice each, four P-few, and nobody P-none.
 DATES = "UPDATE orders SET order_date = timestamptz '2026-01-01Z' + version_offset * interval '1 minute'"
 ITEMS = """
-INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantity, unit_price, order_date)
+INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantity, unit_price, ordered_at)
 SELECT tenant_id, external_order_id, item,
        CASE WHEN item = 0 AND version_offset % 2 = 0 THEN 'P-half'
             WHEN item > 0 AND version_offset <= 2000 THEN 'P-old'
@@ -126,9 +126,9 @@ def test_a_page_looks_at_what_it_shows(
 
 @pytest.mark.parametrize("product", ["P-half", "P-old"])
 def test_a_later_page_begins_where_the_one_before_ended(reader: psycopg.Connection[Any], product: str) -> None:
-    order = "ORDER BY order_date DESC, external_order_id DESC"
+    order = "ORDER BY ordered_at DESC, external_order_id DESC"
     found = reader.execute(
-        f"SELECT DISTINCT order_date, external_order_id FROM order_items WHERE product_id = %s {order}".encode(),
+        f"SELECT DISTINCT ordered_at, external_order_id FROM order_items WHERE product_id = %s {order}".encode(),
         [product],
     ).fetchall()
     at = len(found) // 2
@@ -145,7 +145,7 @@ BEFORE = """
 INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantity, unit_price)
 SELECT tenant_id, external_order_id, %s, 'P-1', 1, 1 FROM orders
 """
-LATE = "SELECT count(*) FROM order_items JOIN orders USING (tenant_id, external_order_id, order_date)"
+LATE = "SELECT count(*) FROM order_items JOIN orders USING (tenant_id, external_order_id) WHERE ordered_at = order_date"
 
 
 def test_the_migration_dates_what_is_there_and_what_an_older_sink_still_writes() -> None:
