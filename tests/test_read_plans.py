@@ -47,10 +47,10 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
 
 def plan(db: psycopg.Connection[Any], entity: str, query: str, limit: int | None) -> list[dict[str, Any]]:
     """The nodes of the plan of a read; an index by the name that its migration gave it."""
-    where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
+    source, where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
     if entity in ("stock_history", "price_history"):
         where.append(SQL("product_id = 'P-7'").format())
-    explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit, SQL("revenue")))
+    explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit, SQL("revenue"), source))
     row = db.execute(explain).fetchone()
     assert row is not None
     parents = dict(db.execute("SELECT inhrelid::regclass::text, inhparent::regclass::text FROM pg_inherits").fetchall())
