@@ -9,7 +9,7 @@ from gateway.reads import MAX_PAGE
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
 from producers.tenant import TENANT_ID
-from schemas.rows import Status
+from schemas.rows import ID_PATTERN, Status
 from schemas.stock import MAX_QUANTITY, OUTCOMES
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -126,7 +126,7 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "product_id": _path(
         "product_id",
         "The product; slashes in its id may be sent as they are.",
-        {"type": "string", "minLength": 1, "maxLength": 100, "pattern": r"^\S([\s\S]*\S)?$"},
+        {"type": "string", "minLength": 1, "maxLength": 100, "pattern": ID_PATTERN},
         example="P-1",
     ),
     "event_id": _path("event_id", "As it was answered, or as a direct producer made it.", _SOME),

@@ -93,7 +93,8 @@ ROWS = {
     "price_limits": "%(mark)s, 1, 2, 0",
     "tenant_daily_metrics": "now(), %(mark)s, 1, 0, 0, 1, 1",
     "dead_letters": "%(mark)s, 0, 0, %(mark)s, %(mark)s, %(mark)s, %(mark)s, %(mark)s, %(mark)s, 1,"
-    " now(), now(), now(), jsonb_build_object('ce_id', %(mark)s::text), convert_to(%(mark)s, 'UTF8'), convert_to(%(mark)s, 'UTF8'), 1",
+    " now(), now(), now(), jsonb_build_object('ce_id', %(mark)s::text), convert_to(%(mark)s, 'UTF8'),"
+    " convert_to(%(mark)s, 'UTF8'), 1",
     "uploads": "gen_random_uuid(), 'orders', %(mark)s, now(), now()",
     "tenants": "%(mark)s, 'EUR', '{}', '{}', '[]', 1, now()",
 }
