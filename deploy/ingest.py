@@ -13,10 +13,10 @@ import typer
 from rich.markup import escape
 
 from deploy import ingest_keys
-from deploy.ingest_files import Job, alone, of_folder, progress_of, resume_path
+from deploy.ingest_files import Job, alone, gone, of_folder, progress_of, resume_path
 from deploy.ingest_keys import Keys
 from deploy.ingest_view import View, as_document, closing
-from deploy.operate import console, errors, show
+from deploy.operate import console, errors, say, show
 from deploy.stack import running
 from producers.calls import Patience
 from producers.csv_rows import Csv
@@ -63,6 +63,9 @@ def ingest(
     given = ingest_keys.given(tenant_id, api_key, keys, data_dir)
     with alone(data_dir or jobs[0].path):
         resume = ResumeFile(resume_path(data_dir, file), restart=restart and not dry_run)
+        if data_dir is not None:
+            for note in gone(jobs, resume.contents.uploads, tenant_id, entity):
+                say(note, errors)
         view = View(sum(job.path.stat().st_size for job in jobs), verbose=verbose, errors_to_stderr=as_json)
         gateway = Gateway(gateway_url or stack_url, concurrency=concurrency, patience=Patience(patience, view.pausing))
         kept = None if dry_run else resume

@@ -2,8 +2,9 @@
 
 import csv
 import fcntl
+import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Final
 
 from producers.chunks import Ndjson, Source
 from producers.csv_rows import Csv
+from producers.csv_text import form_of
 from producers.resume import Fingerprint, Progress, ResumeFile, begun
 from schemas.errors import Misconfigured
 from schemas.rows import ENTITIES
@@ -57,6 +59,17 @@ def of_folder(folder: Path, tenant_id: str | None, entity: str | None) -> list[J
     return jobs
 
 
+def gone(jobs: Iterable[Job], sent: Mapping[str, Progress], tenant_id: str | None, entity: str | None) -> Iterator[str]:
+    """What to say of files that were sent, by the folder's resume file, and are not in the folder any more."""
+    there = {(job.tenant_id, job.entity) for job in jobs}
+    for name, progress in sent.items():
+        whose, _, kind = name.rpartition("/")
+        meant = tenant_id in (None, whose) and entity in (None, kind)
+        if meant and progress.token and (whose, kind) not in there:
+            far = "was sent" if progress.completed else "was sent in part"
+            yield f"{name}: {progress.file.name} {far} before and is not there any more; what was sent of it stays"
+
+
 def _file(home: Path, entity: str) -> Path | None:
     found = [path for suffix in ("ndjson", "csv") if (path := home / f"{entity}.{suffix}").is_file()]
     if len(found) > 1:
@@ -73,12 +86,16 @@ def _tenants(path: Path) -> dict[str, tuple[str, str]]:
 
 
 def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
-    """Rows of a small UTF-8 file with a header. Raises Misconfigured when a column is missing or a cell is empty."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    """Rows of a small file with a header. Raises Misconfigured when a column is missing or a cell is empty.
+
+    Raises Rejected for a file that is no CSV text.
+    """
+    form = form_of(path)
+    with io.StringIO(path.read_bytes()[form.begin :].decode(form.encoding), newline="") as file:
         try:
-            rows = list(csv.DictReader(file))
-        except (UnicodeDecodeError, csv.Error) as exc:
-            raise Misconfigured(f"{path}: {exc}; it is read as UTF-8, with commas") from exc
+            rows = list(csv.DictReader(file, delimiter=form.delimiter))
+        except csv.Error as exc:
+            raise Misconfigured(f"{path}: {exc}") from exc
     for number, row in enumerate(rows, 1):
         if missing := [column for column in columns if not row.get(column)]:
             raise Misconfigured(

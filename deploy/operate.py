@@ -4,16 +4,18 @@ They find the stack that `tillstream up` runs in `./.tillstream`; KAFKA_BOOTSTRA
 """
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from deploy.stack import running
-from sinks.audit import OUTCOMES
+from sinks.audit import OUTCOMES, Report
 from sinks.audit import audit as audit_
 
 console = Console()
@@ -32,6 +34,9 @@ DataDir = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+_GAP: Final = 2
+_LEAST: Final = 8
+"""Columns of a terminal for cells that go on in a next line."""
 DEFAULT_DATA_DIR: Final = Path(".tillstream")
 
 
@@ -51,28 +56,51 @@ def audit(
         }
         print(json.dumps({"tenants": listed, "missing": report.missing, "wrong": report.wrong}))  # noqa: T201
     else:
-        table = table_of("tenant", "accepted", *OUTCOMES, "in flight")
-        for tenant_id, tally in sorted(report.tenants.items()):
-            counts = (tally.accepted, *tally.outcomes.values(), tally.in_flight)
-            table.add_row(tenant_id, *(f"{count:,}" for count in counts))
-        show(table)
+        show(accounts(report, narrow=console.is_terminal))
         for line in (*report.wrong, *(report.missing if wait else ())):
             console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     if report.broken or (wait and not report.drained):
         raise typer.Exit(1)
 
 
-def table_of(*names: str) -> Table:
-    """A table with these columns; where a terminal is too narrow its cells go on in a next line, whole."""
-    table = Table(*names, box=None, padding=(0, 2, 0, 0), collapse_padding=True)
-    for column in table.columns:
-        column.overflow = "fold"
+def accounts(report: Report, *, narrow: bool) -> Table:
+    """A line a tenant; where that must be narrow, without the outcomes that no row had."""
+    tallies = report.tenants.values()
+    shown = [
+        name for name in OUTCOMES
+        if name == "applied" or not narrow or any(tally.outcomes[name] for tally in tallies)
+    ]  # fmt: skip
+    names = ("accepted", *shown, "in flight")
+    table = table_of("tenant", *names, whole=names)
+    for tenant_id, tally in sorted(report.tenants.items()):
+        counts = (tally.accepted, *(tally.outcomes[name] for name in shown), tally.in_flight)
+        table.add_row(tenant_id, *(f"{count:,}" for count in counts))
     return table
 
 
-def show(table: Table) -> None:
-    """Print a table whose cells are text as it is, whatever brackets a stranger put into it."""
-    console.print(table, markup=False, highlight=False)
+def table_of(*names: str, whole: Collection[str] = ()) -> Table:
+    """A table with these columns; where a terminal is too narrow its cells go on in a next line, save those of `whole`.
+
+    Those are numbers and times, which would read as others then.
+    """
+    table = Table(box=None, padding=(0, _GAP, 0, 0), collapse_padding=True)
+    for name in names:
+        table.add_column(name, overflow="fold", no_wrap=name in whole)
+    return table
+
+
+def show(table: Table, to: Console = console) -> None:
+    """Print a table whose cells are text as it is, whatever brackets a stranger put into it.
+
+    It is wider than the terminal where columns that are whole need it: a number is never cut.
+    """
+    least = sum(_widest(column) + _GAP if column.no_wrap else _LEAST for column in table.columns)
+    table.width = least if least > to.width else None
+    to.print(table, markup=False, highlight=False, crop=False)
+
+
+def _widest(column: Column) -> int:
+    return max(cell_len(line) for cell in (column.header, *column.cells) for line in str(cell).split("\n"))
 
 
 def say(text: str, to: Console = console) -> None:

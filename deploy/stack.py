@@ -100,8 +100,13 @@ class Stack:
             self._lock.close()
 
     def _take_lock(self) -> None:
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.data_dir / "lock").open("w")
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.data_dir / "lock").open("w")
+        except OSError as exc:
+            raise Misconfigured(
+                f"{self.data_dir} cannot be made or written ({exc.strerror}): choose another folder with --data-dir"
+            ) from exc
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from producers.csv_text import form_of
 from producers.tenant import Tenant, checked, merged
 from schemas.errors import Rejected
 
@@ -28,14 +29,10 @@ class Row(Struct, frozen=True):
 def read(path: Path) -> list[Row]:
     """The rows of a CSV file with COLUMNS, of which only `tenant_id` must be there.
 
-    Read is what spreadsheets write: commas, semicolons or tabs, UTF-8 with or without a byte order mark, quoted cells,
-    blank lines. Raises Rejected, naming each line that is wrong.
+    Read is what spreadsheets write: see `producers.csv_text`; quoted cells, blank lines. Raises Rejected, naming each
+    line that is wrong.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise Rejected("not_utf8", f"{path} is not UTF-8; in Excel, save it as 'CSV UTF-8'") from exc
-    lines = _lines(path, text)
+    lines = _lines(path)
     line, header = next(lines, (1, []))
     columns = [name.strip().lower() for name in header]
     if unknown := set(columns) - set(COLUMNS):
@@ -59,17 +56,17 @@ def read(path: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Cells of each line that has any, with its number."""
-    first = text.lstrip("\r\n").partition("\n")[0]
-    delimiter = max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    form = form_of(path)
+    text = path.read_bytes()[form.begin :].decode(form.encoding)
+    reader, before = csv.reader(io.StringIO(text, newline=""), delimiter=form.delimiter, strict=True), form.line - 1
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
+                yield before + reader.line_num, cells
     except csv.Error as exc:
-        raise Rejected("bad_csv", f"{path} line {reader.line_num}: {exc}") from exc
+        raise Rejected("bad_csv", f"{path} line {before + reader.line_num}: {exc}") from exc
 
 
 def _row(line: int, columns: list[str], cells: list[str]) -> Row:

@@ -4,13 +4,14 @@ import csv
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO
 
 import typer
+from rich.table import Table
 
 from deploy import tenant_files
 from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, console, show, table_of
@@ -18,7 +19,7 @@ from deploy.stack import running
 from producers import tenants
 from producers.tenant import MAX_GRACE_S, ORDER_TOTALS, now, rfc3339
 from producers.tenants import Change, Tenant
-from schemas.errors import Rejected, TillstreamError
+from schemas.errors import Misconfigured, Rejected, TillstreamError
 
 app = typer.Typer(help="Tenants and their API keys, limits and policies.", no_args_is_help=True)
 
@@ -104,7 +105,11 @@ def load(
 @contextmanager
 def _keys_file(path: Path) -> Iterator[TextIO]:
     """A new file that its owner alone can read, there before anything is published, gone if nothing is."""
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", newline="") as file:
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except OSError as exc:
+        raise Misconfigured(f"--keys: {path} cannot be made ({exc.strerror}); nothing was published") from exc
+    with os.fdopen(handle, "w", newline="") as file:
         try:
             yield file
         except TillstreamError:
@@ -119,20 +124,37 @@ def list_(as_json: Json = False, data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     if as_json:
         print(json.dumps([tenants.shown(tenant) for tenant in known]))  # noqa: T201
         return
-    table = table_of("tenant", "name", "currency", "limits", "policies", "keys")
-    for tenant in known:
-        keys = ", ".join(key.key_id + _ends(key.expires_at) for key in tenant.keys)
-        table.add_row(tenant.tenant_id, tenant.name, tenant.currency, _limits(tenant), _policies(tenant), keys)
-    show(table)
+    show(listed(known, narrow=console.is_terminal))
 
 
-def _ends(at: int | None) -> str:
-    return "" if at is None else " (revoked)" if at <= now() else f" (until {rfc3339(at)})"
+def listed(known: Sequence[Tenant], *, narrow: bool) -> Table:
+    """A line a tenant; where it must be narrow, without columns that nobody has anything in, and a key on its lines."""
+    between = "\n" if narrow else " "
+    columns = {
+        "tenant": [tenant.tenant_id for tenant in known],
+        "name": [tenant.name for tenant in known],
+        "currency": [tenant.currency for tenant in known],
+        "limits": [f",{between}".join(_limits(tenant)) for tenant in known],
+        "policies": [_policies(tenant) for tenant in known],
+        "keys": [
+            f",{between}".join(between.join((key.key_id, *_ends(key.expires_at))) for key in tenant.keys)
+            for tenant in known
+        ],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells) or not narrow}
+    table = table_of(*shown, whole=("currency", "limits", "keys"))
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*cells)
+    return table
 
 
-def _limits(tenant: Tenant) -> str:
+def _ends(at: int | None) -> tuple[str, ...]:
+    return () if at is None else ("(revoked)",) if at <= now() else (f"(until {rfc3339(at)[:16]}Z)",)
+
+
+def _limits(tenant: Tenant) -> list[str]:
     named = (("", tenant.limits.requests_per_minute), (" a product", tenant.limits.product_events_per_minute))
-    return ", ".join(f"{limit or 'no limit'}{of}" for of, limit in named if limit is not None)
+    return [f"{limit or 'no limit'}{of}" for of, limit in named if limit is not None]
 
 
 def _policies(tenant: Tenant) -> str:
@@ -210,7 +232,7 @@ def set_(
     if as_json:
         print(json.dumps(tenants.shown(tenant)))  # noqa: T201
     else:
-        said_of = (tenant.name, tenant.currency, _limits(tenant), _policies(tenant))
+        said_of = (tenant.name, tenant.currency, ", ".join(_limits(tenant)), _policies(tenant))
         console.print(f"{tenant_id}: {'; '.join(text for text in said_of if text)}")
 
 

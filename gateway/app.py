@@ -169,14 +169,14 @@ async def _http_error(request: Request, exc: Exception) -> Response:
 
 
 def _allowed(request: Request) -> set[str]:
-    """The methods of all routes with this path: Starlette's own answer names those of the first only."""
+    """The methods of the path that a request means: Starlette's own answer names those of its first route only.
+
+    The first that fits is meant: `…/price-event` could also be the end of a product's id, which nobody looks for there.
+    """
     routes: list[Route] = request.app.routes
-    return {
-        method
-        for route in routes
-        if route.matches(request.scope)[0] is not Match.NONE
-        for method in route.methods or ()
-    }
+    fitting = [route for route in routes if route.matches(request.scope)[0] is not Match.NONE]
+    meant = {route.path.rstrip("/") for route in fitting[:1]}
+    return {method for route in fitting if route.path.rstrip("/") in meant for method in route.methods or ()}
 
 
 async def _bug(request: Request, exc: Exception) -> Response:

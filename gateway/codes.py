@@ -88,7 +88,7 @@ CODES: Final = {
         "kafka_unavailable": "Kafka did not acknowledge: whether it was taken is unknown. Send it again, under the same"
         " Idempotency-Key where there is one.",
         "overloaded": "Too many bytes are being taken in right now.",
-        "reads_unavailable": "PostgreSQL does not answer.",
+        "reads_unavailable": "PostgreSQL does not answer, or not in time beside other reads.",
         "too_many_streams": "Too many answers are being streamed right now.",
         "tenants_not_loaded": "The gateway has just started and still reads the list of tenants.",
     },

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway import bodies, filters, parse, traces, upload_state
+from gateway.measured import received
 from gateway.problems import Problem, json
 from gateway.publishing import MAX_ERRORS, Answer, refused, unavailable
 from gateway.sql import statement
@@ -25,7 +26,7 @@ from gateway.tenants import authenticated
 from gateway.upload_token import Token
 from gateway.uploads import MAX_CHUNKS, token_of
 from producers.tenants import Tenant
-from schemas import codec, envelope, metrics, topics
+from schemas import codec, envelope, topics
 from schemas.corrections import correction_id
 from schemas.envelope import Headers, Position, Redrive
 from schemas.errors import Rejected, Unavailable
@@ -116,7 +117,7 @@ class _Corrections:
     """Takes the lines of one request."""
 
     def __init__(self, request: Request, tenant: Tenant, token: Token) -> None:
-        self._state, self._tenant, self._token = request.state, tenant, token
+        self._request, self._state, self._tenant, self._token = request, request.state, tenant, token
         self._entity = ENTITIES[token.entity]
         self._traceparent = traces.traceparent(request.scope)
         self._answer = Corrected([], 0, 0, [], 0, repeated=0)
@@ -150,8 +151,8 @@ class _Corrections:
         await self._acknowledged()
         if failed is not None:
             raise failed
-        metrics.ROWS_RECEIVED.labels(self._entity.name, "accepted").inc(self._answer.accepted)
-        metrics.ROWS_RECEIVED.labels(self._entity.name, "rejected").inc(self._answer.rejected)
+        received(self._request, self._entity.name, "accepted", self._answer.accepted)
+        received(self._request, self._entity.name, "rejected", self._answer.rejected)
         self._answer.errors.sort(key=lambda error: error["line"])
         return self._answer
 

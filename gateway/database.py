@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Self
+from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg import IsolationLevel
@@ -43,6 +44,8 @@ READING: Final = {
 ENVIRONMENT: Final = (psycopg.OperationalError, UndefinedTable, UndefinedColumn, InsufficientPrivilege)
 """Faults of PostgreSQL or of its migrations, which a later try may not meet; others are faults of ours."""
 _CONNECTIONS: Final = 8
+_OF_TENANT: Final = 3
+"""So many of them at most work on one tenant's reads, so that slow ones leave connections to others."""
 _PATIENCE_S: Final = 2.0
 """How long a request waits for one of them, and a look for its answer."""
 _PAGE_S: Final = 10
@@ -63,6 +66,7 @@ class Database:
         self._pool: AsyncConnectionPool[Db] | None = None
         self._why = "" if self.url else "this gateway has no database to read from (TILLSTREAM_READER_DATABASE_URL)"
         self._in_use: set[Db] = set()
+        self._places: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # of those who read now
         self._looked = asyncio.Event()
         self._doubted = asyncio.Event()
         metrics.POOL_BUSY.set_function(lambda: len(self._in_use))
@@ -110,6 +114,23 @@ class Database:
         except (UndefinedTable, UndefinedColumn, InsufficientPrivilege) as exc:
             log.error("%s; if a migration is missing, run: tillstream migrate", exc)
             raise Unavailable("the database is of another version than this gateway") from exc
+
+    @asynccontextmanager
+    async def place(self, tenant_id: str) -> AsyncIterator[None]:
+        """Counts as one of the tenant's reads at work. Raises Unavailable where none has ended in time."""
+        places = self._places.setdefault(tenant_id, asyncio.Semaphore(_OF_TENANT))
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await places.acquire()
+        except TimeoutError as exc:
+            metrics.POOL_TIMEOUTS.inc()
+            raise Unavailable(
+                f"{_OF_TENANT} reads of this tenant are at work, as many as may be, and take long"
+            ) from exc
+        try:
+            yield
+        finally:
+            places.release()
 
     def must_answer(self) -> None:
         """Raises Problem 503 while PostgreSQL is away, or not proven yet to isolate tenants."""
@@ -167,7 +188,8 @@ class Database:
 async def reading(request: Request, tenant_id: str) -> AsyncIterator[Db]:
     """A transaction for a request that is nothing but a read. Raises Problem 503."""
     try:
-        async with request.state.database.transaction(tenant_id) as db:
+        database: Database = request.state.database
+        async with database.place(tenant_id), database.transaction(tenant_id) as db:
             yield db
     except Unavailable as exc:
         raise reads_unavailable(str(exc)) from exc

@@ -15,8 +15,11 @@ from gateway.problems import Problem
 from schemas import prices, stock
 from schemas.rows import Status
 
-_DATE_TIME: Final = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,6})?([Zz]|[+-]\d\d:\d\d)")  # RFC 3339
-_DATE: Final = re.compile(r"\d{4}-\d\d-\d\d")
+DATE: Final = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
+DATE_TIME: Final = rf"{DATE}[Tt ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?([Zz]|[+-][0-9]{{2}}:[0-9]{{2}})"
+"""RFC 3339."""
+_DATE_TIME: Final = re.compile(DATE_TIME)
+_DATE: Final = re.compile(DATE)
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _MAX_TEXT: Final = 500
 MAX_SCORE: Final = 100
@@ -25,7 +28,8 @@ MAX_SCORE: Final = 100
 class Filter(Struct, frozen=True):
     """A parameter: what it takes, in words; its reader, which raises ValueError; its condition on `{value}`.
 
-    `absent` is the condition where it is not given.
+    `absent` is the condition where it is not given. `source` is what holds the rows that it finds and no others: of the
+    filters given, the first with one is looked through, under the name of `o`.
     """
 
     takes: str
@@ -33,6 +37,7 @@ class Filter(Struct, frozen=True):
     condition: str
     several: bool = False
     absent: str = ""
+    source: str = ""
 
 
 def _text(raw: str) -> str:
@@ -101,6 +106,26 @@ def _days(column: str) -> dict[str, Filter]:
     }
 
 
+# The orders of a product are read along order_items_of_product, newest first, so that a page costs what it shows,
+# wherever they lie. Left to itself the planner walks orders_newest instead, past all orders without it: OFFSET 0
+# keeps it from that. USING lets conditions on its columns, such as a cursor's, bound the range of the index.
+_OF_PRODUCT: Final = (
+    "(SELECT * FROM (SELECT DISTINCT ordered_at AS order_date, external_order_id FROM order_items"
+    " WHERE tenant_id = {{tenant}} AND product_id = {product} ORDER BY order_date DESC, external_order_id DESC) item"
+    " JOIN LATERAL (SELECT * FROM orders WHERE tenant_id = {{tenant}} AND external_order_id = item.external_order_id"
+    " OFFSET 0) of_item USING (order_date, external_order_id))"
+)
+_HAS_PRODUCT: Final = (
+    "EXISTS (SELECT FROM order_items item WHERE item.tenant_id = {{tenant}}"
+    " AND item.external_order_id = o.external_order_id AND item.product_id = {product})"
+)
+
+
+def _product(product: str) -> Filter:
+    """Orders with an item of a product, which is given in SQL."""
+    return Filter(_TEXT, _text, _HAS_PRODUCT.format(product=product), source=_OF_PRODUCT.format(product=product))
+
+
 FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
     "products": {
         "sku": Filter(_TEXT, _text, "sku = {value}"),
@@ -118,19 +143,15 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
         "from": Filter(_MOMENT, moment, "order_date >= {value}"),
         "to": Filter(f"{_MOMENT}; orders of that moment are left out", moment, "order_date < {value}"),
         "currency": Filter(_TEXT, _text, "currency = {value}"),
-        "customer_id": Filter(_TEXT, _text, "customer_id = {value}"),
-        "product_id": Filter(
+        # Before products: a customer has few orders, a product may have half of all.
+        "customer_id": Filter(
             _TEXT,
             _text,
-            "external_order_id IN (SELECT external_order_id FROM order_items"
-            " WHERE tenant_id = {tenant} AND product_id = {value})",
+            "customer_id = {value}",
+            source="(SELECT * FROM orders WHERE tenant_id = {tenant} AND customer_id = {value})",
         ),
-        "sku": Filter(
-            _TEXT,
-            _text,
-            "external_order_id IN (SELECT external_order_id FROM order_items WHERE tenant_id = {tenant} AND product_id"
-            " = (SELECT product_id FROM products WHERE tenant_id = {tenant} AND sku = {value}))",
-        ),
+        "product_id": _product("{value}"),
+        "sku": _product("(SELECT product_id FROM products WHERE tenant_id = {tenant} AND sku = {value})"),
         "unresolved": Filter(
             "true",
             _one_of("true"),
@@ -264,12 +285,16 @@ def bad(name: str, detail: str) -> Problem:
     return Problem(400, "bad_parameter", detail, parameter=name)
 
 
-def conditions(entity: str, tenant_id: str, values: Mapping[str, list[Any]]) -> list[Composed]:
-    """SQL of the filters given, their values quoted."""
-    return [
-        SQL(known.condition if name in values else known.absent).format(
-            tenant=Literal(tenant_id), value=SQL(", ").join(map(Literal, values.get(name, ())))
-        )
-        for name, known in FILTERS[entity].items()
-        if name in values or known.absent
+def conditions(entity: str, tenant_id: str, values: Mapping[str, list[Any]]) -> tuple[Composed, list[Composed]]:
+    """SQL of the filters given, their values quoted: what is looked through, and what holds for the rows wanted."""
+    known = FILTERS[entity]
+    source = next((name for name in known if name in values and known[name].source), None)
+
+    def filled(sql: str, name: str) -> Composed:
+        return SQL(sql).format(tenant=Literal(tenant_id), value=SQL(", ").join(map(Literal, values.get(name, ()))))
+
+    return filled(known[source].source if source else entity, source or ""), [
+        filled(one.condition if name in values else one.absent, name)
+        for name, one in known.items()
+        if name != source and (name in values or one.absent)
     ]

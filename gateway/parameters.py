@@ -3,12 +3,13 @@
 from typing import Any, Final, get_args
 
 from gateway import console
-from gateway.filters import ALERTS, FILTERS, FINDINGS, MAX_SCORE
+from gateway.filters import ALERTS, DATE, DATE_TIME, FILTERS, FINDINGS, MAX_SCORE
 from gateway.judged import STATUSES
+from gateway.reads import MAX_PAGE
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
 from producers.tenant import TENANT_ID
-from schemas.rows import Status
+from schemas.rows import ID_PATTERN, Status
 from schemas.stock import MAX_QUANTITY, OUTCOMES
 
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
@@ -18,8 +19,12 @@ LIMITED: Final = ("RateLimit-Policy", "RateLimit")
 _TEXT: Final = {"type": "string"}
 _SOME: Final = {"type": "string", "minLength": 1}
 _WORDS: Final = {"type": "string", "minLength": 1, "maxLength": 500}
-_MOMENT: Final = {"type": "string", "examples": ["2026-01-31", "2026-01-31T12:00:00Z"]}
-_DAY: Final = {"type": "string", "examples": ["2026-01-31"]}
+_MOMENT: Final = {
+    "type": "string",
+    "pattern": f"^({DATE}|{DATE_TIME})$",
+    "examples": ["2026-01-31", "2026-01-31T12:00:00Z"],
+}
+_DAY: Final = {"type": "string", "format": "date", "pattern": f"^{DATE}$", "examples": ["2026-01-31"]}
 _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "status": {"type": "array", "items": {"type": "string", "enum": list(get_args(Status))}, "minItems": 1},
     "active": {"type": "boolean"},
@@ -121,14 +126,15 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "product_id": _path(
         "product_id",
         "The product; slashes in its id may be sent as they are.",
-        {"type": "string", "minLength": 1, "maxLength": 100, "pattern": r"^\S([\s\S]*\S)?$"},
+        {"type": "string", "minLength": 1, "maxLength": 100, "pattern": ID_PATTERN},
         example="P-1",
     ),
     "event_id": _path("event_id", "As it was answered, or as a direct producer made it.", _SOME),
     "page.limit": _query(
         "limit",
-        "Size of a page of JSON: 1 to 1,000, by default 100. Of NDJSON and CSV, how many rows at most, by default all.",
-        {"type": "integer", "minimum": 1},
+        "Size of a page of JSON: 1 to 1,000, by default 100. Of NDJSON and CSV, how many rows at most, by default all;"
+        " more than 1,000 is for these alone.",
+        {"type": "integer", "minimum": 1, "maximum": MAX_PAGE},
     ),
     "page.cursor": _query("cursor", "The next_cursor of the page before; filters must be the same.", _SOME),
     **{

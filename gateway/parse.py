@@ -27,6 +27,7 @@ _TURN_S: Final = 0.005
 _NUL_ESCAPE: Final = b"\\u0000"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _MAX_EXPONENT: Final = 308  # of a double, beyond which few readers follow
+_MAX_SHOWN: Final = 100
 _MAX_ROW_ERRORS: Final = 100
 """Of one line; a last one counts the others, so that the first answer and a replayed one say the same."""
 
@@ -170,6 +171,8 @@ def _object(line: bytes) -> dict[str, Any]:
         raise Invalid("malformed_json", "", f"{exc}{_hint(line)}") from exc
     if not isinstance(raw, dict):
         hint = "; send one object a line (NDJSON), without brackets around them" if isinstance(raw, list) else ""
+        if isinstance(raw, str):  # a client's reason why it has no row, as of a CSV line with too many cells
+            hint = f", {raw if len(raw) <= _MAX_SHOWN else f'{raw[:_MAX_SHOWN]}…'!r}"
         raise Invalid("not_an_object", "", f"expected a JSON object, got {_json_type(raw)}{hint}")
     return raw
 

@@ -6,16 +6,18 @@ Headers: draft-ietf-httpapi-ratelimit-headers-10. While the shared store is away
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 from limits import RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage, RedisStorage, Storage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from limits.errors import ConfigurationError, StorageError
+from limits.errors import StorageError
 from msgspec import Struct
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -39,6 +41,8 @@ _STORE_S: Final = 0.25
 _PAUSE_S: Final = 1.0
 """How long it is left alone after it did not answer."""
 _MAX_ID: Final = 100
+_SHARED: Final = ("redis", "rediss", "valkey", "valkeys")
+_DATABASE: Final = re.compile("(/[0-9]{0,5})?").fullmatch
 _item: Final = lru_cache(1_000)(lambda policy, quota: RateLimitItemPerMinute(quota, 1, policy))
 
 
@@ -105,18 +109,26 @@ def _store(url: str) -> Storage:
     """The store that a URL names; Valkey speaks Redis's protocol. Raises Misconfigured."""
     if url == "memory://":
         return TwoWindows()
+    if not _is_shared(url):
+        raise Misconfigured(
+            "TILLSTREAM_RATE_LIMIT_URL takes memory://, or redis://host:port/0 (or valkey://, rediss://); not this"
+        )
     options: dict[str, Any] = {
         "socket_timeout": _STORE_S,
         "socket_connect_timeout": _STORE_S,
         "max_connections": 1_000,
         "retry": Retry(NoBackoff(), 0),
     }
+    return RedisStorage(url.replace("valkey", "redis", 1), wrap_exceptions=True, implementation="redispy", **options)
+
+
+def _is_shared(url: str) -> bool:
+    """Whether a URL names a store that gateways share; the clients take more, and fail at the first request."""
     try:
-        return RedisStorage(
-            url.replace("valkey", "redis", 1), wrap_exceptions=True, implementation="redispy", **options
-        )
-    except (ConfigurationError, ValueError) as exc:
-        raise Misconfigured(f"TILLSTREAM_RATE_LIMIT_URL={url!r} is no memory://, redis:// or valkey://: {exc}") from exc
+        parts = urlsplit(url)
+        return parts.scheme in _SHARED and bool(parts.hostname and parts.port and _DATABASE(parts.path))
+    except ValueError:  # a port that is none
+        return False
 
 
 class TwoWindows(MemoryStorage):

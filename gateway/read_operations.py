@@ -185,7 +185,14 @@ class Event(_Line, kw_only=True):
     """What became of an event. A pending one has an id and a status only."""
 
     event_id: str
-    status: Literal["pending", "applied", "duplicate", "conflict", "rejected"]
+    status: Annotated[
+        Literal["pending", "applied", "duplicate", "conflict", "rejected"],
+        Meta(
+            description="Of the message, which is decided once: applied says that its rows were dealt with, one by one,"
+            " and so it says of one whose rows were all superseded or rejected. `applied` and the other counts say what"
+            " became of the rows."
+        ),
+    ]
     errors: Annotated[list[RowOfEvent], Meta(description="The first 100 rows that were refused.")] | UnsetType = UNSET
     errors_omitted: int | UnsetType = UNSET
     repeats: list[Repeat] | UnsetType = UNSET

@@ -21,7 +21,7 @@ JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
 _PAGE: Final = 100
-_MAX_PAGE: Final = 1_000
+MAX_PAGE: Final = 1_000
 _MAX_LIMIT: Final = 10**14
 _PAGING: Final = ("limit", "cursor")
 _KEYS: Final[dict[str, tuple[str, ...]]] = {
@@ -202,16 +202,18 @@ async def listing(
     values = filters.read(entity, given, _PAGING if entity in _AFTER else _PAGING[:1])
     asked = sorted((name, sorted(map(str, several))) for name, several in values.items())
     scope = [tenant_id, entity, asked, *([] if product_id is None else [product_id])]
-    where = filters.conditions(entity, tenant_id, values)
+    source, where = filters.conditions(entity, tenant_id, values)
     if product_id is not None:
         where.append(SQL("product_id = {}").format(Literal(product_id)))
     if "cursor" in given:
         where.append(_after(entity, cursors.decode(scope, given["cursor"], len(_KEYS[entity]))))
-    limit = _limit(given.get("limit"), _MAX_PAGE if media_type == JSON else _MAX_LIMIT)
+    limit = _limit(given.get("limit"), MAX_PAGE if media_type == JSON else _MAX_LIMIT)
     if media_type == JSON:
-        return await _page(request, tenant_id, entity, where, limit or _PAGE, scope, order)
+        limit = limit or _PAGE
+        rows = select(entity, tenant_id, where, limit + (entity in _AFTER), order, source)  # is there a next page?
+        return await _page(request, tenant_id, entity, rows, limit, scope)
     request.state.database.must_answer()
-    rows = select(entity, tenant_id, where, limit, order)
+    rows = select(entity, tenant_id, where, limit, order, source)
     query = Query(
         tenant_id,
         copy=(_COPY_NDJSON if media_type == NDJSON else _COPY_CSV).format(rows),
@@ -222,16 +224,8 @@ async def listing(
 
 
 async def _page(
-    request: Request,
-    tenant_id: str,
-    entity: str,
-    where: list[Composed],
-    limit: int,
-    scope: list[Any],
-    order: Composable | None,
+    request: Request, tenant_id: str, entity: str, rows: Composed, limit: int, scope: list[Any]
 ) -> Response:
-    paged = entity in _AFTER
-    rows = select(entity, tenant_id, where, limit + paged, order)  # one more shows whether there is a next page
     key = SQL(", ").join(SQL("r.{}").format(Identifier(name)) for name in _KEYS[entity])
     query = SQL("SELECT row_to_json(r)::text, {} FROM ({}) r").format(key, rows)
     async with reading(request, tenant_id) as db:
@@ -264,13 +258,18 @@ def select(
     where: Sequence[Composable],
     limit: int | None,
     order: Composable | None = None,
+    source: Composable | None = None,
 ) -> Composed:
-    """The query for rows as they are answered, in their order, which is `order` where there are several."""
+    """The query for rows as they are answered, in their order, which is `order` where there are several.
+
+    They are looked for in `source`, or in the whole table.
+    """
     return statement(entity).format(
         tenant=Literal(tenant_id),
         where=SQL(" AND ").join(where or [SQL("true")]),
         limit=SQL("" if limit is None else "LIMIT {}").format(Literal(limit)),
         order=order or SQL(""),
+        source=source or Identifier(entity),
     )
 
 

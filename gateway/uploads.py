@@ -283,7 +283,7 @@ def _number(text: str) -> int:
     """A chunk's number. Read here, since a route's own `int` fails on thousands of digits."""
     if not (text.isascii() and text.isdigit()):
         raise Problem(404, "not_found", "there is nothing at this path")
-    if not (len(text) < 16 and 1 <= int(text) <= MAX_CHUNKS):
+    if text.startswith("0") or len(text) > 15 or int(text) > MAX_CHUNKS:  # 01 is no second name of chunk 1
         raise Problem(400, "bad_chunk_number", f"chunks are numbered from 1 to {MAX_CHUNKS}, not {text[:40]!r}")
     return int(text)
 

@@ -6,22 +6,20 @@ are left out, `active` takes words for true and false, money may have a decimal 
 stock are numbers.
 """
 
-import codecs
 import csv
 import io
 import re
 from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from producers.chunks import BOM, Chunk, Limits, Place, Record, cut, read
+from producers.csv_text import form_of, has_lone_cr
 from schemas.errors import Rejected
 from schemas.rows import Entity
 
-_BLOCK: Final = 1 << 20
 _TRUTH: Final = {
     **dict.fromkeys(("true", "yes", "1", "wahr", "ja", "vrai", "oui", "verdadero", "vero", "waar"), True),
     **dict.fromkeys(("false", "no", "0", "falsch", "nein", "faux", "non", "falso", "onwaar"), False),
@@ -30,8 +28,6 @@ _MONEY: Final = {"price", "total_amount", "new_price", "old_price"}
 _DECIMAL_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]{1,2}")
 _NESTED: Final = {"items", "attributes", "metadata"}
 _WHOLE: Final = {"quantity", "expected_quantity"}
-_SEPARATOR: Final = re.compile(rb'"?sep=(.)"?[;,\t]*\r?\n', re.IGNORECASE)
-"""A first line that tells Excel the delimiter."""
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
@@ -40,16 +36,12 @@ class Csv:
 
     def __init__(self, path: Path, entity: Entity) -> None:
         self.path = path
-        self.encoding = _encoding(path)
+        form = form_of(path)
+        self.encoding, self.delimiter = form.encoding, form.delimiter
         with path.open("rb") as file:
-            begin, first = 0, file.readline(_BLOCK)
-            if said := _SEPARATOR.fullmatch(first.removeprefix(BOM)):
-                begin, self.delimiter = len(first), said[1].decode("latin-1")
-            else:
-                self.delimiter = _delimiter(first.removeprefix(BOM).decode(self.encoding, "replace"))
-            file.seek(begin)
+            file.seek(form.begin)
             size, lines, cells = next(self._parsed(file), (0, 1, []))
-        self.start = Place(0, begin + size, lines + 1 + bool(begin))
+        self.start = Place(0, form.begin + size, form.line + lines)
         self.columns = _columns(path, cells, entity)
 
     def chunks(self, limits: Limits, after: Place) -> Iterator[Chunk]:
@@ -66,7 +58,7 @@ class Csv:
         return [line for line, _ in self._lines(chunk)][nth - 1]
 
     def _object(self, cells: list[str]) -> dict[str, Any] | str:
-        """A row; where it has more cells than the header, text that says so, which the gateway refuses and keeps."""
+        """A row; where it has more cells than the header, text that says so, which the gateway refuses and shows."""
         if any(cells[len(self.columns) :]):
             return f"{len(cells)} cells where the header has {len(self.columns)}: {cells}"
         named = zip(self.columns, cells, strict=False)  # fewer cells are as many empty ones
@@ -86,12 +78,14 @@ class Csv:
     def _parsed(self, lines: Iterable[bytes]) -> Iterator[tuple[int, int, list[str]]]:
         """Bytes, lines and cells of each record: the reader takes no more lines than a record has."""
         size = taken = 0
+        text = ""
 
         def counted() -> Iterator[str]:
-            nonlocal size, taken
+            nonlocal size, taken, text
             for line in lines:
                 size, taken = size + len(line), taken + 1
-                yield line.removeprefix(BOM).decode(self.encoding)
+                text = line.removeprefix(BOM).decode(self.encoding)
+                yield text
 
         try:
             # Strict: a quote that is never closed would take the rows after it into its cell without a word.
@@ -99,7 +93,10 @@ class Csv:
                 yield size, taken, cells
                 size = taken = 0
         except (csv.Error, UnicodeDecodeError) as exc:
-            why = f"{self.path}: {exc}, {taken} lines after the last good row; is a quote missing there?"
+            cause = "a line ends with CR alone; save it with CRLF or LF"
+            if not has_lone_cr(text):
+                cause = f"{exc}; is a quote missing there?"
+            why = f"{self.path}, {taken} lines after the last good row: {cause}"
             raise Rejected("broken_csv", why) from exc
 
 
@@ -116,28 +113,6 @@ def _value(name: str, cell: str) -> Any:
         except msgspec.DecodeError:
             return cell  # for the gateway to refuse
     return cell
-
-
-def _encoding(path: Path) -> str:
-    """UTF-8 where the whole file is, else cp1252. Raises Rejected for UTF-16, whose lines cannot be told by bytes."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    with path.open("rb") as file:
-        if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            raise Rejected("bad_encoding", f"{path} is UTF-16; save it as 'CSV UTF-8'")
-        file.seek(0)
-        try:
-            for block in iter(partial(file.read, _BLOCK), b""):
-                decoder.decode(block)
-            decoder.decode(b"", final=True)
-        except UnicodeDecodeError:
-            return "cp1252"
-    return "utf-8"
-
-
-def _delimiter(header: str) -> str:
-    """The one that the header has most of, outside quotes."""
-    outside = re.sub('"[^"]*"', "", header)
-    return max(",;\t", key=outside.count)
 
 
 def _folded(name: str) -> str:

@@ -59,7 +59,9 @@ TENANTS = Gauge("tillstream_tenants", "Tenants in this gateway's registry.")
 POOL_WAIT_SECONDS = Histogram(
     "tillstream_pool_wait_seconds", "How long a read waited for a connection to PostgreSQL.", buckets=_SECONDS
 )
-POOL_TIMEOUTS = Counter("tillstream_pool_timeouts_total", "Reads that got no connection, since all were busy.")
+POOL_TIMEOUTS = Counter(
+    "tillstream_pool_timeouts_total", "Reads that got no connection, since all were busy, or their tenant's share."
+)
 POOL_BUSY = Gauge("tillstream_pool_busy_connections", "Connections to PostgreSQL that reads hold now.")
 
 # every producer

@@ -17,6 +17,7 @@ from schemas.values import EPOCH, amount, currency_code, identifier, micros
 
 _INSIDE: Final = r"[^\u0000-\u001f\u007f]"
 _SEEN: Final = r"[^\s\u0000-\u001f\u007f\ufeff]"
+ID_PATTERN: Final = rf"^{_SEEN}({_INSIDE}*{_SEEN})?$"
 # Its ends are looked at in `identifier`, the currency in `currency_code`: a pattern costs msgspec half a row.
 Identifier = Annotated[
     str,
@@ -24,7 +25,7 @@ Identifier = Annotated[
         min_length=1,
         max_length=100,
         description="The merchant's own string, without whitespace at its ends, and without control characters.",
-        extra_json_schema={"pattern": rf"^{_SEEN}({_INSIDE}*{_SEEN})?$"},
+        extra_json_schema={"pattern": ID_PATTERN},
     ),
 ]
 Text = Annotated[str, Meta(max_length=500)]

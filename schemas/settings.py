@@ -1,5 +1,6 @@
 """Settings of every process, read once from the environment (README, "Configuration")."""
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +14,13 @@ _WORDS: Final = {"true": True, "yes": True, "on": True, "1": True} | {
 _UNPREFIXED: Final = {"database_url", "schema_registry_url"}
 _LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 _PROTOCOLS: Final = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+_LEAST: Final = {
+    **dict.fromkeys(("partitions", "replication", "sink_batch_rows"), 1),
+    **dict.fromkeys(("max_body_bytes", "max_line_bytes", "max_inflight_bytes"), 1),
+    **dict.fromkeys(("gateway_port", "metrics_port", "linger_ms", "dead_letter_limit"), 0),
+    **dict.fromkeys(("delivery_timeout_s", "session_timeout_s"), 0.001),
+}
+_PORTS: Final = {"gateway_port": 65_535, "metrics_port": 65_535}
 _MECHANISMS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
@@ -117,7 +125,7 @@ class Settings:
         return said
 
     def __post_init__(self) -> None:
-        """Raises Misconfigured for words that nobody knows, and for SASL without a name."""
+        """Raises Misconfigured for words that nobody knows, numbers that make no sense, and SASL without a name."""
         for name, words in (
             ("kafka_security_protocol", _PROTOCOLS),
             ("kafka_sasl_mechanism", _MECHANISMS),
@@ -126,6 +134,11 @@ class Settings:
         ):
             if (given := getattr(self, name)) not in words:
                 raise Misconfigured(f"{variable(name)} takes {', '.join(words)}, not {given!r}")
+        for name, least in _LEAST.items():
+            number, most = getattr(self, name), _PORTS.get(name, math.inf)
+            if not least <= number <= most or math.isinf(number):
+                takes = f"{least} or more" if math.isinf(most) else f"{least} to {most}"
+                raise Misconfigured(f"{variable(name)} takes {takes}, not {number}")
         sasl = self.kafka_security_protocol.startswith("SASL_")
         if sasl and not (self.kafka_sasl_username and self.kafka_sasl_password):
             raise Misconfigured(

@@ -11,14 +11,17 @@ import prometheus_client
 
 from producers import admin
 from schemas import logs, metrics, tracing
-from schemas.errors import Misconfigured, TillstreamError
+from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
 from sinks.daily_metrics import Refresher
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Verify the topics, then consume, and count days beside it. Exits 2 when something must be put right first."""
+    """Verify the topics, then consume, and count days beside it.
+
+    Exits 2 when something must be put right first, 75 when a store is away.
+    """
     parser = argparse.ArgumentParser("tillstream sinks", description="Topics into PostgreSQL.")
     parser.add_argument("--accept-gap", action="store_true", help="go on past records that the log no longer has")
     options = parser.parse_args(argv)
@@ -42,7 +45,7 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(2)
     except TillstreamError as exc:
         logging.getLogger("sinks").critical("%s; ending, the supervisor restarts", exc)
-        sys.exit(70)
+        sys.exit(75 if isinstance(exc, Unavailable) else 70)
 
 
 if __name__ == "__main__":

@@ -32,9 +32,10 @@ SELECT %(tenant)s, 'A-' || n, gen_random_uuid(), 'C-' || n %% 5000 + 1, 'Custome
 FROM generate_series(1, %(rows)s::bigint) n
 """
 _ITEMS = """
-INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantity, unit_price)
-SELECT %(tenant)s, 'A-' || n, item, 'P-' || (n * 31 + item * 17) %% 1000 + 1, item + 1, 12.5
-FROM generate_series(1, %(rows)s::bigint) n, generate_series(0, 1) item WHERE item = 0 OR n %% 3 > 0
+INSERT INTO order_items (tenant_id, external_order_id, item, product_id, quantity, unit_price, ordered_at)
+SELECT tenant_id, external_order_id, item, 'P-' || (n * 31 + item * 17) %% 1000 + 1, item + 1, 12.5, order_date
+FROM generate_series(1, %(rows)s::bigint) n, generate_series(0, 1) item, orders
+WHERE (item = 0 OR n %% 3 > 0) AND tenant_id = %(tenant)s AND external_order_id = 'A-' || n
 """
 _STOCK = """
 INSERT INTO stock_levels (tenant_id, product_id, quantity, version, updated_at, source_offset)

@@ -35,7 +35,7 @@ def stopped(pipeline: Pipeline, role: str) -> str:
     """What a role said when it stopped for good."""
     process = pipeline.children[role].process
     assert process is not None
-    assert eventually(process.poll) == 2
+    assert eventually(process.poll, within=60) == 2
     return pipeline.log(role)
 
 
@@ -115,7 +115,7 @@ def sent(pipeline: Pipeline, tenant: str, key: str, first: int) -> None:
 
 
 def assert_all_applied(pipeline: Pipeline, tenant: str, rows: int) -> None:
-    outcomes = pipeline.drained(within=60).tenants[tenant].outcomes
+    outcomes = pipeline.drained(within=120).tenants[tenant].outcomes
     assert (outcomes["applied"], outcomes["rejected"]) == (rows, 0)
     assert pipeline.sql("SELECT count(*) FROM orders WHERE tenant_id = %s", tenant) == [(rows,)]
     assert pipeline.sql("SELECT count(*) FROM quarantine") == [(0,)]
@@ -124,7 +124,7 @@ def assert_all_applied(pipeline: Pipeline, tenant: str, rows: int) -> None:
 
 
 def waits(pipeline: Pipeline, about: str) -> None:
-    eventually(lambda: pipeline.log("sinks").count(about) > 1, within=30)
+    eventually(lambda: pipeline.log("sinks").count(about) > 1, within=60)
 
 
 def test_postgresql_away_for_a_quarter_of_a_minute_dead_letters_nothing(strict: Pipeline) -> None:

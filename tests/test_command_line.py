@@ -20,6 +20,8 @@ import pytest
 from pipeline import Pipeline, eventually
 from test_end_to_end import order
 
+from deploy.broker import free_port
+
 TILLSTREAM = [sys.executable, "-c", "from deploy.cli import main; main()"]
 ALONE = {name: value for name, value in os.environ.items() if name not in ("KAFKA_BOOTSTRAP_SERVERS", "DATABASE_URL")}
 
@@ -106,6 +108,14 @@ def test_a_role_without_its_topics_says_what_to_do(pipeline: Pipeline, role: str
     assert done.returncode in (1, 2)
     assert "nowhere.ingestion is missing" in done.stderr
     assert "tillstream topics ensure" in done.stderr
+
+
+@pytest.mark.parametrize("role", ["streams", "sinks"])
+def test_a_worker_without_kafka_ends_with_try_again(role: str) -> None:
+    env = ALONE | {"KAFKA_BOOTSTRAP_SERVERS": f"127.0.0.1:{free_port()}"}
+    done = subprocess.run([sys.executable, "-m", role], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 75, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @contextmanager

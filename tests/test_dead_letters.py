@@ -52,7 +52,7 @@ class Direct:
     def letter(self, event_id: str) -> dict[str, Any]:
         """The line of `quarantine`, once it is there."""
         query = "SELECT to_jsonb(quarantine) FROM quarantine WHERE event_id = %s"
-        [(found,)] = eventually(lambda: self.pipeline.sql(query, event_id))
+        [(found,)] = eventually(lambda: self.pipeline.sql(query, event_id), within=60)
         assert isinstance(found, dict)
         return found
 

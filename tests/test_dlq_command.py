@@ -36,7 +36,7 @@ def dlq(direct: Direct, *arguments: str, code: int = 0) -> Any:
 
 
 def redriven(direct: Direct, *arguments: str, code: int = 0) -> Any:
-    return dlq(direct, "redrive", *arguments, "--why", "a test", "--by", "me", "--wait", "20", code=code)
+    return dlq(direct, "redrive", *arguments, "--why", "a test", "--by", "me", "--wait", "60", code=code)
 
 
 def name_of(direct: Direct, event_id: str) -> str:

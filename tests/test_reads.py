@@ -179,6 +179,12 @@ def _value(name: str, cell: str) -> Any:
          " i.external_order_id = o.external_order_id AND product_id = 'P-7')"),
         ("sku=SKU-7&currency=EUR", "currency = 'EUR' AND EXISTS (SELECT FROM order_items i WHERE i.tenant_id ="
          " o.tenant_id AND i.external_order_id = o.external_order_id AND product_id = 'P-7')"),
+        ("product_id=P-7&sku=SKU-24", "external_order_id IN (SELECT external_order_id FROM order_items i WHERE"
+         " i.tenant_id = o.tenant_id AND product_id IN ('P-7', 'P-24') GROUP BY 1 HAVING count(*) = 2)"),
+        ("product_id=P-7&from=2026-01-03", "order_date >= '2026-01-03Z' AND EXISTS (SELECT FROM order_items i WHERE"
+         " i.tenant_id = o.tenant_id AND i.external_order_id = o.external_order_id AND product_id = 'P-7')"),
+        ("customer_id=C-77&product_id=P-357", "external_order_id = 'A-76'"),
+        ("customer_id=C-77&product_id=P-7", "false"),
         ("sku=none", "false"),
         ("customer_id=C-77", "customer_id = 'C-77'"),
         ("unresolved=true&status=paid", "order_status = 'paid' AND (substr(customer_id, 3)::int > 4500 OR EXISTS"
@@ -196,6 +202,22 @@ def test_orders_are_filtered(reading: Reader, query: str, where: str) -> None:
     assert [row["external_order_id"] for row in page["data"]] == expected[:50]
     assert (page["next_cursor"] is None) == (len(expected) <= 50)
     assert expected or where == "false"
+
+
+def test_an_order_that_moves_in_time_moves_among_those_of_its_product(sent: Reader) -> None:
+    twice = [{"product_id": "P-moved", "quantity": 1, "unit_price": 1}] * 2
+    row = {"total_amount": 2, "currency": "EUR", "order_status": "paid", "items": twice}
+
+    def ids() -> list[str]:
+        return [order["external_order_id"] for order in sent.pages("orders", product_id="P-moved", limit=1)]
+
+    for id_, day in (("M-1", 1), ("M-2", 2), ("M-3", 3)):
+        sent.send("orders", row | {"external_order_id": id_, "order_date": f"2026-02-{day:02}T12:00:00Z"})
+    eventually(lambda: ids() == ["M-3", "M-2", "M-1"])
+    sent.send("orders", row | {"external_order_id": "M-1", "order_date": "2026-03-01T12:00:00Z"})
+    eventually(lambda: ids() == ["M-1", "M-3", "M-2"])
+    sent.send("orders", row | {"external_order_id": "M-3", "order_date": "2026-04-01T12:00:00Z", "items": []})
+    eventually(lambda: ids() == ["M-1", "M-2"])
 
 
 def test_products_and_customers_are_filtered(reading: Reader) -> None:

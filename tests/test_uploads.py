@@ -289,5 +289,6 @@ def test_chunk_numbers_begin_at_one(pipeline: Pipeline) -> None:
     upload = Upload(pipeline)
     assert upload.put(0, orders(0)).json()["code"] == "bad_chunk_number"
     assert upload.put(10**9, orders(0)).json()["code"] == "bad_chunk_number"
+    assert upload.request("PUT", f"/{upload.token}/chunks/01", content=orders(0)).json()["code"] == "bad_chunk_number"
     assert upload.request("PUT", f"/{upload.token}/chunks/x", content=b"").status_code == 404
     assert upload.put(1, b"\n\n").json()["code"] == "empty_body"

@@ -92,17 +92,26 @@ ROWS = {
     " now(), %(mark)s, NULL, NULL, NULL, NULL",
     "price_limits": "%(mark)s, 1, 2, 0",
     "tenant_daily_metrics": "now(), %(mark)s, 1, 0, 0, 1, 1",
+    "dead_letters": "%(mark)s, 0, 0, %(mark)s, %(mark)s, %(mark)s, %(mark)s, %(mark)s, %(mark)s, 1,"
+    " now(), now(), now(), jsonb_build_object('ce_id', %(mark)s::text), convert_to(%(mark)s, 'UTF8'),"
+    " convert_to(%(mark)s, 'UTF8'), 1",
     "uploads": "gen_random_uuid(), 'orders', %(mark)s, now(), now()",
     "tenants": "%(mark)s, 'EUR', '{}', '{}', '[]', 1, now()",
 }
 """What follows tenant_id in a row of each table of tenants."""
+COLUMNS = {
+    "dead_letters": "(tenant_id, topic, partition, log_offset, claimed, step, reason, detail, event_id, type, rows,"
+    " accepted_at, logged_at, dead_at, headers, key, payload, payload_bytes)"
+}
+"""Of tables where tenant_id is not the first."""
 
 
 def made(db: psycopg.Connection[Any], tenant: str) -> str:
     """Put a row of this tenant into every table; return the text that all of them hold."""
     mark = f"zq{secrets.token_hex(8)}"
     for table, values in ROWS.items():
-        db.execute(f"INSERT INTO {table} VALUES (%(tenant)s, {values})".encode(), {"tenant": tenant, "mark": mark})
+        insert = f"INSERT INTO {table} {COLUMNS.get(table, '')} VALUES (%(tenant)s, {values})"
+        db.execute(insert.encode(), {"tenant": tenant, "mark": mark})
     return mark
 
 

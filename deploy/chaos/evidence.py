@@ -30,7 +30,8 @@ TABLES: Final[dict[str, str]] = {
     "orders": "tenant_id, external_order_id, customer_id, customer_name, customer_email,"
     f" (total_amount * 100)::bigint AS total_amount, currency, order_status, {_US.format('order_date')},"
     f" raw_payload, {_VERSION}",
-    "order_items": "tenant_id, external_order_id, item, product_id, quantity, (unit_price * 100)::bigint AS unit_price",
+    "order_items": "tenant_id, external_order_id, item, product_id, quantity, (unit_price * 100)::bigint AS unit_price,"
+    f" {_US.format('ordered_at')}",
     "stock_levels": "tenant_id, product_id, quantity, version, source_offset",
     "stock_movements": "tenant_id, product_id, log_offset, row_index, line, movement_id, kind, moved, outcome, code,"
     " quantity, version",

@@ -16,5 +16,5 @@ BEGIN
     INSERT INTO chaos.written VALUES (new.topic, new.partition, new.log_offset);
     RETURN new;
 END $$;
-CREATE TRIGGER moved BEFORE UPDATE ON sink_offsets FOR EACH ROW EXECUTE FUNCTION chaos.move();
+CREATE TRIGGER moved BEFORE UPDATE OF next_offset ON sink_offsets FOR EACH ROW EXECUTE FUNCTION chaos.move();
 CREATE TRIGGER written BEFORE INSERT ON ledger FOR EACH ROW EXECUTE FUNCTION chaos.write();

@@ -114,6 +114,7 @@ def _items(tenant: str, order: str, row: Row) -> list[Row]:
             "product_id": item["product_id"],
             "quantity": item["quantity"],
             "unit_price": cents(item["unit_price"]),
+            "ordered_at": micros(row["order_date"]),
         }
         for n, item in enumerate(row.get("items", []))
     ]

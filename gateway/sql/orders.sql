@@ -1,6 +1,7 @@
 -- Orders as their merchant sent them, the newest first, each with its items and with what they name that is not known
 -- yet. Items are looked up by their primary key, after the limit: a page reads its own rows only, and a stream of
--- millions is on its way long before its last row is found.
+-- millions is on its way long before its last row is found. What is looked through is `orders`, or a narrower source
+-- (gateway/filters.py), which has its columns and their order.
 SELECT external_order_id, customer_id, customer_name, customer_email, total_amount::text AS total_amount, currency,
        order_status, replace((order_date AT TIME ZONE 'UTC')::text, ' ', 'T') || 'Z' AS order_date,
        coalesce(items, '[]')::json AS items, raw_payload,
@@ -14,7 +15,7 @@ FROM (
                SELECT FROM customers c WHERE c.tenant_id = {tenant} AND c.customer_id = o.customer_id
            ) AS customer_unknown
     FROM (
-        SELECT * FROM orders o
+        SELECT * FROM {source} o
         WHERE tenant_id = {tenant} AND {where}
         ORDER BY order_date DESC, external_order_id DESC
         {limit}

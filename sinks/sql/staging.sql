@@ -17,7 +17,8 @@ CREATE TEMP TABLE staged_order_items (
     tenant_id text, external_order_id text, item int, product_id text, quantity int, unit_price_cents bigint
 ) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE applied_orders (
-    tenant_id text, external_order_id text, version_offset bigint, version_row int, replaced boolean
+    tenant_id text, external_order_id text, order_date timestamptz, version_offset bigint, version_row int,
+    replaced boolean
 ) ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE staged_stock_levels (
     tenant_id text, product_id text, quantity bigint, version bigint, updated_at timestamptz, source_offset bigint

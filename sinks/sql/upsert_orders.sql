@@ -1,5 +1,5 @@
 -- Newer versions of the staged orders replace older ones, and applied_orders says which: their items follow in
--- replace_order_items.sql. Returns what was applied, counted a source message.
+-- insert_items.sql. Returns what was applied, counted a source message.
 WITH upserted AS (
     INSERT INTO orders AS live (tenant_id, external_order_id, id, customer_id, customer_name, customer_email,
                                 total_amount, currency, order_status, order_date, raw_payload, updated_at,
@@ -17,10 +17,10 @@ WITH upserted AS (
         revision = live.revision + 1
     WHERE (excluded.version_at, excluded.version_offset, excluded.version_row)
         > (live.version_at, live.version_offset, live.version_row)
-    RETURNING tenant_id, external_order_id, version_offset, version_row, revision > 0 AS replaced
+    RETURNING tenant_id, external_order_id, order_date, version_offset, version_row, revision > 0 AS replaced
 ), applied AS (
     INSERT INTO applied_orders
-    SELECT tenant_id, external_order_id, version_offset, version_row, replaced FROM upserted
+    SELECT tenant_id, external_order_id, order_date, version_offset, version_row, replaced FROM upserted
     RETURNING tenant_id, version_offset
 )
 SELECT tenant_id, version_offset, count(*) FROM applied GROUP BY 1, 2

@@ -83,8 +83,16 @@ def test_items_of_orders_may_be_json(tmp_path: Path) -> None:
         (b"id;name;price\n", "no column product_id; products need it. It has: id, name, price"),
         (b"product_id,name,price,name\n", "the column name twice"),
         ("product_id,name,price\n".encode("utf-16"), "UTF-16"),
+        ("product_id,name,price\n".encode("utf-16-le"), "UTF-16"),
+        ("product_id,name,price\n".encode("utf-16-be"), "UTF-16"),
+        (b"product_id,name,price\rP1,Tea,3\r", "ends its lines with CR alone; save it as 'CSV UTF-8'"),
+        (b"product_id,name,price\nP1,Tea,3\rP2,Tea,3\r", "a line ends with CR alone"),
+        (b"product_id,name,price\n" + b"P" * 8_000_001 + b",Tea,3\n", "field larger than field limit"),
         (b'product_id,name,price\nP1,"' + b"x" * 200_000, "is a quote missing"),
-        (b"product_id,name,price\nP1,\x81,3\xff\n", "is a quote missing"),
+        (
+            b"product_id,name,price\nP1,\x81,3\n",
+            "line 2 has 0x81 at byte 4, which is not UTF-8, but line 2 has b'\\x81'",
+        ),
     ],
 )
 def test_what_cannot_be_read_gets_a_sentence(tmp_path: Path, text: bytes, says: str) -> None:
@@ -98,3 +106,35 @@ def test_a_quote_that_is_never_closed_is_an_error_and_takes_no_rows_with_it(tmp_
         rows(source(tmp_path, b'customer_id,name\r\n1,"abc\r\n2,b\r\n3,c\r\n', "customers"))
     inch = b'customer_id,name\n1,5" pipe\n2,"b"\n'
     assert [row["name"] for row in rows(source(tmp_path, inch, "customers"))] == ['5" pipe', "b"]
+
+
+HEADER = "product_id,name,price\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (f"\ufeff{HEADER}P1,Käse,3\n".encode() + b"P2,Br\xf6t,3\n", "line 3 has 0xF6 at byte 6, which is not UTF-8"),
+        (b"\xef\xbb\xbf" + f"{HEADER}P1,x,3\nP2,Bröt,3\n".encode("cp1252"), "its byte order mark says UTF-8"),
+        (f"{HEADER}P1,Käse,3\n".encode() + b"P2,Br\xf6t,3\n", "but line 2 has 'ä' in UTF-8"),
+        (HEADER.encode() + b"P2,Br\xf6t,3\n" + "P1,žluťoučký,3\n".encode(), "but line 3 has 'ž' in UTF-8"),
+        (HEADER.encode() + b"x" * ((1 << 20) - 3) + "Käse,".encode() * 9 + b"\xf6", f"0xF6 at byte {(1 << 20) + 52}"),
+    ],
+)
+def test_a_file_of_two_encodings_is_refused_and_says_where(tmp_path: Path, text: bytes, says: str) -> None:
+    with pytest.raises(Rejected, match="save it as 'CSV UTF-8'") as told:
+        source(tmp_path, text)
+    assert says in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["Käse", "CAFÉ”", "CAFÉ\u00a0»", "ÉTÉ – ÜBERMAß", "smörgåsbord “à la” façon"])
+def test_text_of_cp1252_stays_so_where_two_letters_could_be_one_of_utf8(tmp_path: Path, name: str) -> None:
+    for text in (f"{HEADER}P1,{name},1\nP2,äöü,1\n", f"{HEADER}P2,äöü,1\nP1,{name},1\n"):
+        csv = source(tmp_path, text.encode("cp1252"))
+        assert csv.encoding == "cp1252"
+        assert name in {row["name"] for row in rows(csv)}
+
+
+def test_a_long_cell_is_left_to_be_refused(tmp_path: Path) -> None:
+    text = f"{HEADER}P1,{'x' * 1_000_000},1\nP2,y,2\n".encode()
+    assert [len(row["name"]) for row in rows(source(tmp_path, text))] == [1_000_000, 1]

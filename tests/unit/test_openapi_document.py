@@ -1,12 +1,14 @@
 """The OpenAPI document is whole: nothing that the gateway has is missing in it, and nothing else is there."""
 
 import ast
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import jsonschema_rs
 import msgspec
 import pytest
@@ -17,6 +19,7 @@ import producers.tenant
 from gateway import openapi
 from gateway.app import create_app
 from gateway.codes import STATUS_OF
+from gateway.filters import moment
 from gateway.operations import OPERATIONS
 from schemas.settings import Settings
 
@@ -130,3 +133,30 @@ def resolved(reference: str) -> Any:
     for name in reference.removeprefix("#/").split("/"):
         found = found.get(name, {})
     return found or None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "takes"),
+    [
+        ("DELETE", "/products/P-1/price-event", "POST"),
+        ("POST", "/products/P/1/price-limits/", "PUT"),
+        ("POST", "/products/P-1", "GET, HEAD"),
+        ("PATCH", "/uploads/token", "DELETE, GET, HEAD"),
+    ],
+)
+def test_allow_names_what_the_documented_path_takes(method: str, path: str, takes: str) -> None:
+    async def asked() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://gateway") as client:
+            return await client.request(method, f"/api/v1/tenants/acme{path}")
+
+    answer = asyncio.run(asked())
+    assert (answer.status_code, answer.headers["Allow"]) == (405, takes)
+    assert answer.json()["detail"].endswith(f"it takes {takes}")
+
+
+def test_a_moment_is_a_date_or_a_time_with_its_offset() -> None:
+    takes = jsonschema_rs.validator_for(DOCUMENT["components"]["parameters"]["orders.from"]["schema"]).is_valid
+    good = ("2026-01-31", "2026-01-31T12:00:00Z", "2026-01-31t12:00:00.123456+01:00")
+    assert all(map(takes, good))
+    assert all(map(moment, good))
+    assert not any(map(takes, ("", "yesterday", "2026-01-31T12:00:00", "2026-1-31", "20260131", "2026-01-31T12:00Z")))

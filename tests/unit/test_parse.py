@@ -395,3 +395,8 @@ def test_slow_lines_let_other_requests_have_their_turn() -> None:
     took = time.process_time() - began
     assert len(errors) == 200
     assert turns > took / 0.02
+
+
+def test_a_clients_reason_why_it_has_no_row_is_shown() -> None:
+    _, [error] = parsed("orders", b'"4 cells where the header has 3: [\\u0000]"')
+    assert error["detail"] == r"expected a JSON object, got a string, '4 cells where the header has 3: [\x00]'"

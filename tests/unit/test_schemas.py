@@ -28,6 +28,23 @@ def test_a_value_that_does_not_fit_names_its_variable() -> None:
         Settings.from_env({"TILLSTREAM_PARTITIONS": "many"})
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "says"),
+    [
+        ("TILLSTREAM_MAX_BODY_BYTES", "-1", "takes 1 or more, not -1"),
+        ("TILLSTREAM_PARTITIONS", "0", "takes 1 or more, not 0"),
+        ("TILLSTREAM_GATEWAY_PORT", "65536", "takes 0 to 65535, not 65536"),
+        ("TILLSTREAM_SESSION_TIMEOUT_S", "0", "takes 0.001 or more, not 0.0"),
+        ("TILLSTREAM_LINGER_MS", "nan", "takes 0 or more, not nan"),
+        ("TILLSTREAM_DELIVERY_TIMEOUT_S", "inf", "takes 0.001 or more, not inf"),
+        ("TILLSTREAM_DEAD_LETTER_LIMIT", "-0.1", "takes 0 or more, not -0.1"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_refused(name: str, number: str, says: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{name} {says}"):
+        Settings.from_env({name: number})
+
+
 def test_the_readme_has_a_line_for_every_variable_with_its_default() -> None:
     table = README.read_text()
     for field in fields(Settings):

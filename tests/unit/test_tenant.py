@@ -110,6 +110,11 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, mark: s
     ]  # fmt: skip
 
 
+def test_excels_own_first_line_and_its_older_encoding_are_read(tmp_path: Path) -> None:
+    assert rows(tmp_path, "sep=;\r\ntenant_id;name\r\na;Ærø, x\r\n".encode("cp1252"))[0][:2] == (3, "a")
+    assert rows(tmp_path, "tenant_id\tname\na\tÆrø\n".encode("cp1252"))[0][2]["name"] == "Ærø"
+
+
 @pytest.mark.parametrize(
     ("content", "says"),
     [
@@ -117,7 +122,8 @@ def test_what_spreadsheets_write_is_read(tmp_path: Path, delimiter: str, mark: s
         (b"name\nA\n", "tenant_id"),
         (b"tenant_id,tenant_id\na,b\n", "each once"),
         (b"tenant_id,nonsense\na,b\n", "line 1: no column is called 'nonsense'"),
-        ("tenant_id,name\na,Ærø\n".encode("cp1252"), "CSV UTF-8"),
+        ("tenant_id,name\na,Ærø\nb,".encode() + b"\xe6\n", "line 3 has 0xE6 at byte 3, which is not UTF-8"),
+        (b"sep=;\ntenant_id;name\na;b;c\n", "line 3: 3 cells, but 2 columns"),
         ("tenant_id,name\na,b\n".encode("utf-16"), "CSV UTF-8"),
         (b'tenant_id,name\na,"b\n', "line 2"),
         (b"tenant_id\n\n\n-\n", "line 4: a tenant id has"),
