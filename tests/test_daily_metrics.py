@@ -255,7 +255,7 @@ def test_days_follow_what_is_sent(pipeline: Pipeline) -> None:
 BUG = """
 import sinks.daily_metrics as m
 def refresh(db, topic):
-    if db.execute("SELECT FROM metrics_marks").fetchone():
+    if db.execute("SELECT FROM metrics_marks").fetchone() is not None:
         raise RuntimeError("a bug")
     return 0
 m.refresh = refresh
