@@ -43,7 +43,7 @@ def change(
     new_price: Annotated[str, typer.Argument(help="An amount, such as 12.50.")],
     tenant_id: TenantId,
     old_price: Annotated[str | None, typer.Option(help="What you take to be in force.")] = None,
-    currency: Annotated[str | None, typer.Option(help="The product's where absent.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The tenant's where absent.")] = None,
     source: Annotated[str, typer.Option(help="Who changes it.")] = "cli",
     metadata: Annotated[str | None, typer.Option(metavar="JSON", help="Whatever else there is, an object.")] = None,
     api_key: ApiKey = "",

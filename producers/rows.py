@@ -45,21 +45,21 @@ def kind_of(name: str) -> Kind:
     return KINDS[name]
 
 
-def encoded(entity: Entity, row: Row, line: int, currency: str) -> bytes:
+def encoded(entity: Entity, row: Row, line: int, currency: str | None) -> bytes:
     """A row as its part of a batch, in line `line` of it; unknown fields are kept or refused as over HTTP.
 
-    `currency` is that of rows that name none; '' where each must. Raises Invalid.
+    `currency` is that of rows that name none; '' where each must, None where none need be. Raises Invalid.
     """
     known, extra = _split(_names(entity.row), row)
     if extra and not entity.keeps_unknown:
         raise Invalid("unknown_field", f"/{next(iter(extra))}", f"line {line}: {entity.name} has no such field")
-    if not currency and "currency" in _names(entity.row) and known.get("currency") is None:
+    if currency == "" and "currency" in _names(entity.row) and known.get("currency") is None:
         raise Invalid("missing_field", "/currency", f"line {line}: name a currency in the row or for all of them")
     try:
         raw = _json.encode(known)
         if _NUL_ESCAPE in (raw + _json.encode(extra)).replace(_ESCAPED_BACKSLASH, b""):
             raise Invalid("nul_character", "", "text may not contain NUL (U+0000)")
-        return entity.encode(_decoder(entity).decode(raw), line, extra, currency)
+        return entity.encode(_decoder(entity).decode(raw), line, extra, currency or "")
     except Invalid as exc:
         raise Invalid(exc.code, exc.pointer, f"line {line}: {exc.detail}") from exc
     except msgspec.MsgspecError as exc:

@@ -20,7 +20,7 @@ class PriceEvent(Row):
 
     new_price: Money
     old_price: OptionalMoney = field(default_factory=msgspec.Raw)
-    currency: Annotated[Currency | None, Meta(description="ISO 4217 code; the product's where absent.")] = None
+    currency: Annotated[Currency | None, Meta(description="ISO 4217 code; the tenant's where absent.")] = None
     source: Annotated[str, Meta(min_length=1, max_length=200, description="Who changes it, such as repricer.")] = (
         "unknown"
     )
@@ -54,7 +54,7 @@ PRICE: Final[Entity] = entity_of(
         "product_id": "id(r.product_id)",
         "new_price": "amount(bytes(r.new_price))",
         "old_price": "None if bytes(r.old_price) in null else amount(bytes(r.old_price))",
-        "currency": "r.currency and code(r.currency)",
+        "currency": "code(r.currency) if r.currency else currency or None",
         "metadata": "metadata(r.metadata) if r.metadata else None",
         "event_id": "r.event_id and id(r.event_id)",
     },

@@ -104,7 +104,7 @@ def _message(letter: Letter, patch: Patch | None) -> tuple[bytes, int]:
 def _batch(letter: Letter, rows: list[tuple[Any, int]]) -> bytes:
     """Rows as JSON, with their lines, as the value of a message. Raises Rejected for a row that is still wrong."""
     entity = _ENTITIES[letter.type]
-    currency = "of the product" if letter.type == PRICE_CHANGES else ""  # a price may name none
+    currency = None if letter.type == PRICE_CHANGES else ""  # a price that came here without one stays without
     parts = []
     for row, line in rows:
         if not isinstance(row, dict):

@@ -151,6 +151,15 @@ def test_what_is_wrong_with_a_change_is_named(trader: Trader) -> None:
     problem(trader.bulk(to("1"), query="?wait=5s"), 400, "bad_parameter")
 
 
+def test_a_price_without_a_currency_is_in_the_tenants(trader: Trader) -> None:
+    first, second, other = lines(trader.bulk(to("10.00"), to("10.10"), to("10.10", currency="USD"), **NDJSON))[1:-1]
+    assert [line["new_currency"] for line in (first, second, other)] == ["EUR", "EUR", "USD"]
+    assert [finding["name"] for finding in other["findings"]] == ["currency_change"]
+    assert (first["findings"], second["findings"]) == ([], [])
+    [back] = lines(trader.bulk(to("10.10"), **NDJSON))[1:-1]
+    assert (back["new_currency"], back["status"]) == ("EUR", "accepted")
+
+
 def test_a_request_under_its_key_counts_once_and_is_answered_as_the_first_time(trader: Trader) -> None:
     body = [to(10 + n % 3, f"P-{n}") for n in range(1_500)] + [to(-1)]
     first = lines(trader.bulk(*body, **NDJSON, Idempotency_Key="list-17"))

@@ -39,7 +39,7 @@ class Prices:
             logged_us = logged_ms * 1000
             sent = row.get("occurred_at")
             when = min(micros(sent), logged_us) if sent else logged_us
-            price, currency = cents(row["new_price"]), row.get("currency") or state.currency
+            price, currency = cents(row["new_price"]), row.get("currency") or "EUR"
             status = "in force"
             if when < state.said_us:
                 status = "superseded"

@@ -7,12 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from producers.rows import encoded
 from producers.tenants import Policies
 from schemas import codec, envelope, redrive, stock
 from schemas.envelope import Envelope, Position, Redrive
 from schemas.errors import Undecodable
+from schemas.price_events import PRICE
 from schemas.prices import PRICE_CHANGES
 from schemas.stock import Level
+from schemas.values import Invalid
 from sinks.batch import prepare
 from streams.price_messages import take
 from streams.price_state import amount
@@ -112,6 +115,15 @@ def test_a_set_that_comes_once_more_replaces_nothing_that_came_since() -> None:
     assert folded(levels, "received", 10, at=100) == ("applied", 10)
     assert folded(levels, "set", 3, at=300, first_at=50) == ("superseded", 10)
     assert folded(levels, "set", 3, at=301, first_at=150) == ("applied", 3)
+
+
+def test_a_price_that_named_no_currency_is_sent_again_without_one() -> None:
+    row = {"product_id": "P", "new_price": "1.00"}
+    parts = [encoded(PRICE, row, 1, currency) for currency in (None, "CHF")]
+    rows = codec.decode(PRICE_CHANGES, codec.frame(PRICE_CHANGES, "acme", parts))["rows"]
+    assert [one["currency"] for one in rows] == [None, "CHF"]
+    with pytest.raises(Invalid, match="currency"):
+        encoded(PRICE, row, 1, "")
 
 
 def test_a_price_that_comes_once_more_does_not_replace_a_newer_one() -> None:
