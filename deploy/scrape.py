@@ -20,15 +20,16 @@ global:
 rule_files: [{rules}]
 scrape_configs:
   - job_name: tillstream
-    file_sd_configs:
+{authorization}    file_sd_configs:
       - files: [{targets}]
 """
 
 
-def write(data_dir: Path, metrics_urls: Mapping[str, str], *, interval: str = "5s") -> Path:
+def write(data_dir: Path, metrics_urls: Mapping[str, str], admin_token: str = "", *, interval: str = "5s") -> Path:
     """Write both files into a folder of a data directory; return the configuration's path.
 
-    `metrics_urls` are by role; what follows an `@` in a role tells its processes apart.
+    `metrics_urls` are by role; what follows an `@` in a role tells its processes apart. Gateways name tenants only to
+    who has the admin token, so that the configuration is its owner's alone (mode 0600).
     """
     folder = data_dir / FOLDER
     folder.mkdir(exist_ok=True)
@@ -39,5 +40,8 @@ def write(data_dir: Path, metrics_urls: Mapping[str, str], *, interval: str = "5
     targets, config, unfinished = folder / "targets.json", folder / "prometheus.yml", folder / ".targets.json"
     unfinished.write_text(json.dumps(groups, indent=2))
     unfinished.replace(targets)
-    config.write_text(_CONFIG.format(interval=interval, rules=json.dumps(str(RULES)), targets=json.dumps(str(targets))))
+    config.touch(mode=0o600)
+    authorization = f"    authorization: {{credentials: {json.dumps(admin_token)}}}\n" if admin_token else ""
+    values = {"interval": interval, "rules": json.dumps(str(RULES)), "targets": json.dumps(str(targets))}
+    config.write_text(_CONFIG.format(authorization=authorization, **values))
     return config

@@ -215,7 +215,7 @@ class Stack:
             )
         )
         if self._roles:
-            scrape.write(self.data_dir, self.metrics_urls)
+            scrape.write(self.data_dir, self.metrics_urls, self.settings.admin_token)
         unfinished.replace(path)
 
 

@@ -26,7 +26,7 @@ Day = tuple[str, date]
 DAYS_AT_ONCE: Final = 500
 """Days in one transaction: each holds a lock, and PostgreSQL has room for thousands."""
 _PAUSE_S: Final = 1.0
-_SHARE: Final = 0.1
+_SHARE: Final = 0.05
 """Of its time that a refresher works at most: days that change all the time are counted now and then."""
 
 

@@ -137,6 +137,12 @@ def test_alerts_come_by_themselves_and_held_prices_are_decided(pipeline: Pipelin
         expect(visit.section("held")).to_contain_text("B: rejected")
         eventually(lambda: price(visit, "A") == "4.00")
         assert price(visit, "B") == "40.00"
+        visit.send("/products/C/price-event", {"new_price": 40})
+        visit.send("/products/C/price-event", {"new_price": 4})
+        expect(held.filter(has_text="decimal shift")).to_have_count(1)
+        visit.send("/products/C/price-event", {"new_price": 41})
+        visit.page.get_by_role("button", name="approve the price of C").click()
+        expect(visit.section("held")).to_contain_text("another price came since")
 
 
 def price(visit: Visit, product: str) -> str:

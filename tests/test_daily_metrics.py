@@ -252,11 +252,25 @@ def test_days_follow_what_is_sent(pipeline: Pipeline) -> None:
     assert fresh <= reader.get("orders").headers["applied-up-to"]
 
 
+BUG = """
+import sinks.daily_metrics as m
+def refresh(db, topic):
+    if db.execute("SELECT FROM metrics_marks").fetchone() is not None:
+        raise RuntimeError("a bug")
+    return 0
+m.refresh = refresh
+"""
+ONE_ORDER = (
+    "INSERT INTO orders VALUES ('t', 'A', gen_random_uuid(), NULL, NULL, NULL, 1, 'EUR', 'paid', '2026-01-31Z', NULL,"
+    " NULL, now(), 1, 1) RETURNING id"
+)
+
+
 def test_a_refresher_that_fails_ends_the_sink(own_pipeline: Pipeline) -> None:
-    bug = "import sinks.daily_metrics as m\ndef refresh(db, topic): raise RuntimeError('a bug')\nm.refresh = refresh"
-    own_pipeline.start("sinks", restarted=False, patch=bug)
+    own_pipeline.start("sinks", restarted=False, patch=BUG)
     process = own_pipeline.children["sinks"].process
     assert process is not None
+    own_pipeline.sql(ONE_ORDER)
     assert process.wait(20) == 1
     assert "RuntimeError: a bug" in own_pipeline.log("sinks")
 
@@ -265,10 +279,7 @@ def test_a_refresher_whose_connection_breaks_goes_on(own_pipeline: Pipeline) -> 
     own_pipeline.start("sinks", restarted=False)
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
     eventually(lambda: own_pipeline.sql(cut + " AND application_name = 'tillstream-metrics'") == [(True,)])
-    own_pipeline.sql(
-        "INSERT INTO orders VALUES ('t', 'A', gen_random_uuid(), NULL, NULL, NULL, 1, 'EUR', 'paid', '2026-01-31Z',"
-        " NULL, NULL, now(), 1, 1) RETURNING id"
-    )
+    own_pipeline.sql(ONE_ORDER)
     eventually(lambda: [row[:2] for row in own_pipeline.sql(METRICS)] == [("t", date(2026, 1, 31))])
     assert own_pipeline.children["sinks"].alive()
     assert "waiting" in own_pipeline.log("sinks")

@@ -38,7 +38,8 @@ IMPATIENT = "import sinks.law as law; law.PATIENCE_LOOKS, law._LOOK_S = 5, 0.2"
 
 def samples(pipeline: Pipeline, role: str, name: str, **labels: str) -> list[Any]:
     """The samples of a metric that have these labels."""
-    text = httpx.get(pipeline.urls[role].replace("readyz", "metrics")).text
+    admin = {"Authorization": f"Bearer {pipeline.settings.admin_token}"}
+    text = httpx.get(pipeline.urls[role].replace("readyz", "metrics"), headers=admin).text
     families = text_string_to_metric_families(text)
     found = (sample for family in families for sample in family.samples if sample.name == name)
     return [sample for sample in found if labels.items() <= sample.labels.items()]

@@ -26,7 +26,7 @@ def test_every_panel_has_data(own_pipeline: Pipeline, tmp_path: Path) -> None:
     program("prometheus")
     own_pipeline.start("streams", "sinks", "gateway")
     urls = {role: url.replace("readyz", "metrics") for role, url in own_pipeline.urls.items()}
-    settings = scrape.write(tmp_path, urls, interval="1s")
+    settings = scrape.write(tmp_path, urls, own_pipeline.settings.admin_token, interval="1s")
     promtool("check", "config", str(settings), folder=tmp_path)
     with running(settings, tmp_path) as prometheus, load(own_pipeline):
         eventually(lambda: sorted(prometheus.values('up{job="tillstream"}')) == [1, 1, 1])

@@ -115,7 +115,7 @@ def rows_of(pipeline: Pipeline, tenant: str) -> list[tuple[Any, ...]]:
     """Every row of a tenant in every table, where PostgreSQL keeps it and which transaction wrote it included."""
     return [
         (name, *row)
-        for name in REBUILT
+        for name in (*REBUILT, "tenant_daily_metrics")
         for row in pipeline.sql(
             f"SELECT tableoid, ctid::text, xmin::text, t::text FROM {name} AS t WHERE tenant_id = %s ORDER BY 1, 2",
             tenant,
@@ -162,7 +162,10 @@ def test_damage_is_found_exactly_and_healed_while_everybody_goes_on(mall: Pipeli
             db.execute(
                 "UPDATE products SET sku = %s WHERE tenant_id = %s AND product_id = %s", [sku, hurt.tenant, product]
             )
+    marks = "SELECT FROM metrics_marks WHERE tenant_id = %s"
+    eventually(lambda: not mall.sql(marks, quiet.tenant))
     untouched = rows_of(mall, quiet.tenant)
+    assert "tenant_daily_metrics" in {row[0] for row in untouched}
     with traffic(hurt, busy):
         for _ in range(2):
             code, said = replay(mall, hurt.tenant)
@@ -178,6 +181,9 @@ def test_damage_is_found_exactly_and_healed_while_everybody_goes_on(mall: Pipeli
     assert (sample["live"], sample["topics"]) == ({"total_amount": 999.0}, {"total_amount": 10.0})
     mall.drained()
     assert rows_of(mall, quiet.tenant) == untouched
+    eventually(lambda: not mall.sql(marks, hurt.tenant))
+    counted = mall.sql("SELECT sum(orders) FROM tenant_daily_metrics WHERE tenant_id = %s", hurt.tenant)
+    assert counted == mall.sql("SELECT count(*) FROM orders WHERE tenant_id = %s", hurt.tenant)
     for tenant in (hurt.tenant, quiet.tenant, busy.tenant):
         assert replay(mall, tenant)[0] == 0
     done = mall.cli("rebuild", "--json")

@@ -192,13 +192,20 @@ async function showHeld() {
   }));
 }
 
+// What streams made of a decision: another price may have come in force since the held one.
+const OUTCOMES = { accepted: "approved", rejected: "rejected", superseded: "nothing changed: another price came since" };
+
 async function decide(alert, decision, item) {
   const buttons = item.querySelectorAll("button");
   for (const button of buttons) button.disabled = true;
   try {
     const held = [{ product_id: alert.product_id, held_offset: alert.held_offset }];
-    await call("/price-decisions", { method: "POST", body: { decision, decided_by: "console", held } });
-    item.replaceChildren(el("p", {}, `${alert.product_id}: ${decision === "approve" ? "approved" : "rejected"}`));
+    const answer = await call("/price-decisions", {
+      method: "POST", body: { decision, decided_by: "console", held }, headers: { Accept: "application/x-ndjson" },
+    });
+    const lines = (await answer.text()).trim().split("\n").map((line) => JSON.parse(line));
+    const verdict = lines.find((line) => line.type === "verdict");
+    item.replaceChildren(el("p", {}, `${alert.product_id}: ${OUTCOMES[verdict?.status] ?? "sent; what became of it is not known yet"}`));
     problemOf($("#held"));
   } catch (error) {
     for (const button of buttons) button.disabled = false;

@@ -80,7 +80,8 @@ class Replay:
             self._compare()
             if self._plan.promote:
                 self._require_whole(ends)
-                self._comparison.put_right([t for t in self._shadow.tables if t.name in self._report.tables])
+                tables = [table for table in self._shadow.tables if table.name in self._report.tables]
+                self._comparison.put_right(self._report.tables, tables)
         self._report.promoted = self._plan.promote
         self._require_known()
         return self._report
