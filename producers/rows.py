@@ -11,6 +11,7 @@ import msgspec
 from schemas import topics
 from schemas.errors import Rejected
 from schemas.movements import MOVEMENT
+from schemas.price_events import PRICE
 from schemas.rows import ENTITIES, Entity, OrderItem
 from schemas.values import Invalid
 
@@ -35,6 +36,7 @@ class Kind:
 KINDS: Final[dict[str, Kind]] = {
     **{name: Kind(entity, topics.INGESTION, topics.MAX_ROWS) for name, entity in ENTITIES.items()},
     MOVEMENT.name: Kind(MOVEMENT, topics.STOCK, topics.MAX_MOVEMENTS),
+    PRICE.name: Kind(PRICE, topics.PRICES, topics.MAX_ROWS),
 }
 
 

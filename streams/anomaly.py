@@ -156,9 +156,7 @@ def jump(state: State, change: Change, seen: Seen, policy: Policy) -> Finding | 
     most = limit(state, policy, rise=seen.move > 0)
     if abs(seen.move) <= most or _known(state, seen.price):
         return None
-    history = (
-        f"of {state.count} moves half were below {_percent(state.scale)}%" if state.count else "it has no history yet"
-    )
+    history = f"the median of {state.count} moves is {_small(state.scale)}%" if state.count else "it has no history yet"
     usual = f"up to +{_percent(most)}%" if seen.move > 0 else f"down to {_percent(-most)}%"
     return Finding(
         Detector.JUMP, _score(abs(seen.move), most), f"{_moved(seen)}; {history}, {usual} is taken for usual"
@@ -270,6 +268,12 @@ def money(price: int) -> str:
 def _percent(moved: int) -> int:
     """A move as a change in percent, for people."""
     return round(expm1(moved / MICRO) * 100)
+
+
+def _small(moved: int) -> str:
+    """A usual move in percent, with decimals where whole ones would say nothing: LEAST_SCALE is 0.1%."""
+    percent = expm1(moved / MICRO) * 100
+    return f"{percent:.0f}" if percent >= 10 else f"{percent:.1f}"
 
 
 def _moved(seen: Seen) -> str:

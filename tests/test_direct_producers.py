@@ -154,6 +154,25 @@ def test_movements_of_stock_go_the_same_way(pipeline: Pipeline) -> None:
     eventually(lambda: pipeline.sql(query, tenant) == [("P-0", 550), ("P-1", 600)])
 
 
+def test_changes_of_prices_go_the_same_way(pipeline: Pipeline) -> None:
+    tenant, _ = pipeline.tenant()
+    changes = [{"product_id": f"P-{n}", "new_price": Decimal("10.50"), "source": "erp"} for n in range(1_200)]
+    with SyncProducer(pipeline.settings) as producer:
+        with producer.batches() as batches:
+            for row in changes:
+                batches.add(tenant, "prices", row, currency="EUR")
+            with pytest.raises(Invalid, match="currency"):
+                batches.add(tenant, "prices", changes[0])
+            with pytest.raises(Invalid, match="prices has no such field"):
+                batches.add(tenant, "prices", changes[0] | {"colour": "red"}, currency="EUR")
+        dearer = [{"product_id": "P-0", "old_price": "10.50", "new_price": "105.00", "currency": "EUR"}]
+        for _ in range(2):  # a resend
+            producer.publish_batch(tenant, "prices", dearer, event_id="p")
+    query = "SELECT price, currency, version, count(*) FROM prices WHERE tenant_id = %s GROUP BY 1, 2, 3 ORDER BY 1"
+    wanted = [(Decimal("10.50"), "EUR", 1, 1_199), (Decimal("105.00"), "EUR", 2, 1)]
+    eventually(lambda: pipeline.sql(query, tenant) == wanted)
+
+
 async def awaited(producer: Producer) -> None:
     await producer.publish_batch("acme", "orders", [order(1)], event_id="e")
 

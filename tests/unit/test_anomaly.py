@@ -54,8 +54,14 @@ def test_a_jump_is_named_with_a_score_and_a_reason() -> None:
     assert (verdict.status, names(verdict)) == (Status.ANOMALY, ["jump"])
     [finding] = verdict.findings
     assert 50 < finding.score < 100
-    assert finding.reason == "20.99 to 60.00 is +186%; of 11 moves half were below 2%, up to +40% is taken for usual"
+    assert finding.reason == "20.99 to 60.00 is +186%; the median of 11 moves is 2.4%, up to +40% is taken for usual"
     assert (verdict.before, verdict.after) == (2_099, 6_000)
+
+
+def test_tiny_moves_are_told_with_a_decimal() -> None:
+    shop = product(*(10_000 + 10 * (n % 2) for n in range(174)))
+    [finding] = shop.to(14_000).findings
+    assert "the median of 173 moves is 0.1%" in finding.reason
 
 
 @pytest.mark.parametrize("price", [2_099 * 5 // 10, 2_099 * 8 // 10, 2_399, 2_799])
