@@ -24,6 +24,8 @@ app = typer.Typer(
     help="Dead letters: messages and rows that were set aside, and sending them once more.", no_args_is_help=True
 )
 
+_FINE: Final = ("applied", "duplicate", "superseded", "partly superseded")
+"""Ends of a redrive that leave nothing to do: what came since stays."""
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST_WHY: Final = 1_000
 
@@ -123,7 +125,7 @@ def redrive(
 
     The ledger's line of the first message stays rejected; the new message has a line of its own, and the law holds of
     both. Interrupted, the same command goes on and doubles nothing. Exit codes: 0 all were sent (and with --wait
-    applied), 1 some were refused or failed, 2 put it right first, 75 try again later.
+    applied, or superseded by what came since), 1 some were refused or failed, 2 put it right first, 75 try again later.
 
     [dim]tillstream dlq redrive --reason processing_error --since 2h --why "fixed in 1.4.2" --dry-run[/dim]
 
@@ -144,7 +146,7 @@ def redrive(
         sent, refused = _redrive(db, settings, found, asked, dry_run, rate)
         outcomes = {} if dry_run else _waited(db, list(sent), wait)
     dlq_view.show_redrive(sent, refused, outcomes, settings.prefix, as_json, dry_run)
-    failed = wait and not dry_run and any(outcomes.get(one) not in ("applied", "duplicate") for one in sent)
+    failed = wait and not dry_run and any(outcomes.get(one) not in _FINE for one in sent)
     raise typer.Exit(int(bool(refused or failed)))
 
 

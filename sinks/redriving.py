@@ -112,9 +112,14 @@ def send(db: Db, settings: Settings, kafka: confluent_kafka.Producer, message: O
 
 
 def ended(db: Db, event_ids: Sequence[str]) -> dict[str, str]:
-    """What became of redrives that the ledger has: the outcome, `partly rejected` where rows of it were refused."""
+    """What became of redrives that the ledger has: the outcome, or what became of the rows where that says more.
+
+    An applied message may have rows that were refused, or superseded by what came since.
+    """
     rows = db.execute(
-        "SELECT event_id, CASE WHEN outcome = 'applied' AND rejected > 0 THEN 'partly rejected' ELSE outcome END"
+        "SELECT event_id, CASE WHEN outcome <> 'applied' OR applied = rows THEN outcome"
+        " WHEN rejected = rows THEN 'rejected' WHEN rejected > 0 THEN 'partly rejected'"
+        " WHEN superseded = rows THEN 'superseded' WHEN superseded > 0 THEN 'partly superseded' ELSE outcome END"
         " FROM ledger WHERE (tenant_id, event_id) IN (SELECT claimed, event_id FROM redrives WHERE event_id = ANY(%s))",
         [list(event_ids)],
     )

@@ -67,6 +67,17 @@ def test_a_gateways_login_that_sees_all_tenants_is_a_fault(pipeline: Pipeline) -
     assert "superuser" in found["isolation"][1]
 
 
+def test_a_login_that_may_not_look_and_a_grant_that_is_gone(own_pipeline: Pipeline) -> None:
+    code, found = examined(own_pipeline, database_url=own_pipeline.settings.reader_database_url)
+    assert (code, found["roles"][0]) == (1, "fail")
+    assert "permission denied" in found["roles"][1]
+    with psycopg.connect(own_pipeline.settings.database_url, autocommit=True) as db:
+        db.execute("REVOKE INSERT ON orders FROM tillstream_writer")
+    code, found = examined(own_pipeline)
+    assert (code, found["grants"][0]) == (1, "fail")
+    assert "INSERT ON orders" in found["grants"][1]
+
+
 def test_a_database_without_migrations_or_with_newer_ones(pipeline: Pipeline) -> None:
     server, name = os.environ["DATABASE_URL"], f"t_bare_{os.getpid()}"
     with psycopg.connect(server, autocommit=True) as db:

@@ -15,6 +15,15 @@ from sinks.migrate import pending
 _OLDEST: Final = 15
 _WITHIN_S: Final = 5
 _SKEW_S: Final = 2.0
+_LOST: Final = """
+SELECT c.oid::regclass::text, privilege
+FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace, unnest(ARRAY['SELECT', 'INSERT']) AS privilege
+WHERE nspname = current_schema() AND relkind IN ('r', 'p') AND NOT relispartition
+  AND EXISTS (SELECT FROM pg_attribute WHERE attrelid = c.oid AND attname = 'tenant_id' AND NOT attisdropped)
+  AND NOT has_table_privilege('tillstream_writer', c.oid, privilege)
+ORDER BY 1, 2
+"""
+"""What the migrations grant the sinks on every table of tenants, and is not there."""
 
 
 def look(settings: Settings) -> Iterator[Finding]:
@@ -65,6 +74,10 @@ def _schema(db: psycopg.Connection[Any], settings: Settings) -> Iterator[Finding
     except Misconfigured as exc:
         yield fail("migrations", str(exc), "run the version of tillstream that this database was migrated by")
         return
+    except psycopg.errors.InsufficientPrivilege as exc:
+        found = f"{db.info.user} may not look: {exc.diag.message_primary}"
+        yield fail("roles", found, "DATABASE_URL takes the login that owns the tables, or is in tillstream_writer")
+        return
     if missing:
         yield fail("migrations", f"{', '.join(missing)} to be applied", "tillstream migrate")
         return
@@ -75,6 +88,11 @@ def _schema(db: psycopg.Connection[Any], settings: Settings) -> Iterator[Finding
         yield ok("roles", f"{login[0]} may become tillstream_writer")
     else:
         yield fail("roles", f"{login[0]} may not become tillstream_writer", f"GRANT tillstream_writer TO {login[0]}")
+    lost = [f"{privilege} ON {table}" for table, privilege in db.execute(_LOST).fetchall()]
+    if lost:
+        yield fail(
+            "grants", f"tillstream_writer has lost {', '.join(lost)}: sinks wait for it", f"GRANT {lost[0]} TO …"
+        )
 
 
 def _isolation(settings: Settings) -> Iterator[Finding]:
