@@ -20,6 +20,7 @@ def connect(database_url: str) -> Db:
     """A connection with the rights of the writer role and its staging tables."""
     db = psycopg.connect(database_url, application_name="tillstream-sink", connect_timeout=5)
     db.execute("SET ROLE tillstream_writer")
+    db.execute("SET idle_in_transaction_session_timeout = '30s'")  # who froze must not keep its offsets locked
     db.execute("SET plan_cache_mode = force_custom_plan")
     db.execute(statement("staging"))
     db.execute("SET app.orders_staged = on")  # what is inserted is what is staged (migration 0011)
