@@ -15,6 +15,7 @@ from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
+from sinks import redrives
 from sinks.batch import Batch, Message, prepare
 from sinks.dead_letters import letter_of
 from sinks.policies import InForce
@@ -40,6 +41,7 @@ class Intake:
         self._levels = settings.named(topics.STOCK_LEVELS)
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._redrives = settings.named(topics.REDRIVES)
         self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
         self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
         self.policies = InForce()
@@ -70,6 +72,8 @@ class Intake:
                 case self._dead_letters:
                     self._learn(record.value())
                     batch.letters.append(letter_of(record))
+                case self._redrives:
+                    batch.notes += redrives.read(record)
                 case _:
                     message = self._take_message(batch, record, at)
                     if message.refused is not None:
