@@ -134,7 +134,7 @@ def redrive(
     [dim]tillstream dlq redrive ingestion/3/42/736 --patch fix.json --why "ticket 811" --wait 10[/dim]
     """
     settings = running(data_dir)[0]
-    asked = _asked(by, why, patch, dry_run)
+    asked = _asked(by, why, patch, dry_run, again)
     wanted = _wanted(settings, tenant, nobodys, reason, topic, since, until, STATUSES if again else ("open", "begun"))
     if not letters and wanted.anything:
         raise Misconfigured("say which: letters as `tillstream dlq list` names them, or options such as --reason")
@@ -204,14 +204,14 @@ def _named(db: psycopg.Connection[Any], settings: Settings, names: list[str], ag
     return sorted(found.values(), key=lambda one: (one.logged_at, one.topic, one.log_offset, one.row_index or 0))
 
 
-def _asked(by: str, why: str, patch: str, dry_run: bool) -> Asked:
+def _asked(by: str, why: str, patch: str, dry_run: bool, again: bool) -> Asked:
     """Who asks, and why. Raises Misconfigured."""
     why, by = why.strip(), (by or getpass.getuser()).strip()
     if not dry_run and not why:
         raise Misconfigured("say why with --why: it is kept with who and when")
     if len(why) > _LONGEST_WHY or len(by) > _LONGEST_WHY or not by or not (why + by).isprintable():
         raise Misconfigured(f"--why and --by take up to {_LONGEST_WHY:,} printable characters")
-    return Asked(by, why, _patch(patch))
+    return Asked(by, why, _patch(patch), again)
 
 
 def _patch(text: str) -> Patch | None:

@@ -34,11 +34,12 @@ Db = psycopg.Connection[Any]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who has letters sent once more, why, and after which patch."""
+    """Who has letters sent once more, why, after which patch, and whether also those that were sent before."""
 
     by: str
     why: str
     patch: Patch | None = None
+    again: bool = False
 
 
 def connect(database_url: str) -> Db:
@@ -168,6 +169,7 @@ def _begun(db: Db, message: Outgoing, asked: Asked) -> Note:
     letter, base = message.letters[0], original_id(message.letters[0].event_id)
     rows = _rows(message.letters)
     with db.transaction(), db.cursor(row_factory=dict_row) as cursor:
+        # From here on no other operator begins with the same.
         db.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 8))", [f"{letter.claimed}/{letter.topic}/{base}"])
         begun = cursor.execute(statement("begun_redrives"), [letter.topic, letter.partition, letter.log_offset])
         for note in begun.fetchall():
@@ -177,9 +179,22 @@ def _begun(db: Db, message: Outgoing, asked: Asked) -> Note:
                 where = f"{letter.topic}/{letter.partition}/{letter.log_offset}"
                 raise Rejected("begun", f"{note['event_id']} was begun with rows {note['rows']} of {where} and patch"
                                f" {note['patch']}: first let that end, by asking for the same again")  # fmt: skip
+        if not asked.again:
+            _refuse_sent(db, letter, rows)
         note = _note(message.letters, asked, _free(db, letter, base))
         redrives.store(db, [note])
         return note
+
+
+def _refuse_sent(db: Db, letter: Letter, rows: str) -> None:
+    """Raises Rejected where somebody sent the letter meanwhile, though it was open when it was looked for."""
+    sent = db.execute(
+        "SELECT event_id, by FROM redrives WHERE topic = %s AND partition = %s AND log_offset = %s AND result = 'sent'"
+        " AND (row_indexes && string_to_array(%s, ',')::int[] OR row_indexes = '{}' AND %s = '')",
+        [letter.topic, letter.partition, letter.log_offset, rows, rows],
+    ).fetchone()
+    if sent is not None:
+        raise Rejected("redriven_before", f"{sent[1]} sent it as {sent[0]} just now; once more with --again")
 
 
 def _known(db: Db, note: Note) -> int | None:

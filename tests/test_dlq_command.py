@@ -1,6 +1,8 @@
 """`tillstream dlq`: letters are found, read, sent once more under the version they had, and all of it is noted."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,7 +16,8 @@ from schemas import codec, topics
 from schemas.errors import Rejected, TillstreamError, Unavailable
 from schemas.prices import PRICE_CHANGES
 from schemas.stock import MOVEMENTS
-from sinks import redrives, redriving
+from sinks import quarantine, redrives, redriving
+from sinks.redriving import Asked
 from streams.price_state import amount
 
 TO_PAID = '[{"op": "test", "path": "/order_status", "value": "nonsense"},' \
@@ -206,6 +209,29 @@ def test_a_redrive_whose_end_is_unknown_goes_on_under_its_id(direct: Direct) -> 
     [sent] = redriven(direct, name, "--again", "--patch", other)["sent"]
     assert sent["event_id"] == f"{event_id}~r2"
     assert orders(direct)[0][1] == "paid"  # of the same version: the first stays
+
+
+def test_of_two_operators_at_once_one_sends_it(direct: Direct) -> None:
+    settings = direct.pipeline.settings
+    name = name_of(direct, direct.send(rows(direct, {}), shift=1))
+    barrier = threading.Barrier(2)
+
+    def operator(who: str) -> str:
+        with redriving.connect(settings.database_url) as db:
+            [letter] = quarantine.find(db, quarantine.named(name, settings.prefix), 1)
+            message = redriving.prepared(db, [letter], None, None)
+            barrier.wait()
+            try:
+                return redriving.send(db, settings, redriving.producer(settings), message, Asked(who, "a race"))
+            except Rejected as exc:
+                return exc.code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = set(pool.map(operator, ("Ada", "Bob")))
+    letter = dlq(direct, "show", name)
+    assert {letter["event_id"] + "~r1"} <= answers <= {letter["event_id"] + "~r1", "redriven_before"}
+    assert [(one["n"], one["result"]) for one in letter["redrives"]] == [(1, "sent")]
+    assert direct.pipeline.drained().tenants[direct.tenant].outcomes["applied"] == 1
 
 
 def test_stock_and_prices_are_taken_where_they_come_again_but_overwrite_nothing(direct: Direct) -> None:
