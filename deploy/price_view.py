@@ -6,8 +6,9 @@ from itertools import groupby
 from typing import Any, Final
 
 from msgspec import Struct
+from rich.console import Console
 
-from deploy.operate import say, show, table_of
+from deploy.operate import console, say, show, table_of
 
 IN_FORCE: Final = ("accepted", "anomaly")
 COUNTS: Final = ("accepted", "anomaly", "held", "rejected", "superseded", "duplicate", "conflict", "pending")
@@ -52,29 +53,29 @@ def alert_line(alert: dict[str, Any]) -> str:
     return f"{alert['logged_at']} {verdict_line(alert)}{decided}"
 
 
-def show_price(price: dict[str, Any]) -> None:
+def show_price(price: dict[str, Any], to: Console = console) -> None:
     """The price in force, its limits, and its changes, the newest first; in 80 columns where there are no more."""
     in_force = f"{price['price']} {price['currency'] or ''}".rstrip() if price["price"] else "no price"
     since = f" since {_time(price['since'])}" if price["since"] else ""
-    say(f"{price['product_id']}: {in_force}{since}, version {price['version']}")
+    say(f"{price['product_id']}: {in_force}{since}, version {price['version']}", to)
     if limits := limits_text(price):
-        say(limits.removeprefix(", "))
-    table = table_of("occurred", "status", "price", "source", "findings", whole=("occurred", "price"))
+        say(limits.removeprefix(", "), to)
+    table = table_of("occurred", "status", "price", "source", "findings", whole=("occurred", "status", "price"))
     for change in price["changes"]:
         found = ", ".join(f"{one['name']} {one['score']}" for one in change["findings"])
         table.add_row(_time(change["occurred_at"]), change["status"], _moved(change), change["source"], found)
     if price["changes"]:
-        show(table)
+        show(table, to)
 
 
-def show_held(alerts: list[dict[str, Any]]) -> None:
+def show_held(alerts: list[dict[str, Any]], to: Console = console) -> None:
     """Held prices by the message that they came in, the newest first, so that all of one can be decided together."""
     for (event_id, logged_at), some in groupby(alerts, lambda alert: (alert["event_id"], alert["logged_at"])):
-        say(f"message {event_id}, {_time(logged_at)}")
+        say(f"message {event_id}, {_time(logged_at)}", to)
         table = table_of("product", "in force -> held", "findings", whole=("in force -> held",))
         for alert in some:
             table.add_row(alert["product_id"], _moved(alert), _found(alert))
-        show(table)
+        show(table, to)
 
 
 def limits_text(price: dict[str, Any]) -> str:
