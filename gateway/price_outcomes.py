@@ -91,7 +91,7 @@ async def replayed(answer: Answer, messages: list[Published], history: History) 
     yield _accepted(answer)
     summary = VerdictSummary()
     for message in messages:
-        for some in await _first_time(message, summary, history):
+        for some in await _first_time(message, summary, history, 0):  # written with the ledger, or never
             yield some
     yield _encode(summary)
 
@@ -106,9 +106,11 @@ async def _not_judged(
     return []
 
 
-async def _first_time(message: Published, summary: VerdictSummary, history: History) -> list[bytes]:
+async def _first_time(
+    message: Published, summary: VerdictSummary, history: History, within: float = _HISTORY_S
+) -> list[bytes]:
     """What a message did, as lines, which the summary counts; none where PostgreSQL does not have it in time."""
-    until = time.monotonic() + _HISTORY_S
+    until = time.monotonic() + within
     query = [history.tenant_id, message.products(), history.tenant_id, message.event_id, history.topic]
     while True:
         rows = await _history(history, query)
