@@ -1,6 +1,7 @@
 """Commands that speak to a gateway as one tenant: the options that they share, and the requests."""
 
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import quote, urlencode
@@ -10,6 +11,7 @@ import typer
 from msgspec import Struct
 
 from deploy import ingest_keys
+from deploy.operate import errors, say
 from deploy.stack import running
 from producers.calls import Patience, accepted
 from producers.gateway import Gateway, key_header
@@ -60,14 +62,30 @@ class Caller(Struct, frozen=True):
 
 
 def caller(
-    tenant_id: str, api_key: str, keys: Path | None, gateway_url: str, data_dir: Path, patience: float = PATIENCE_S
+    tenant_id: str, api_key: str, keys: Path | None, gateway_url: str, data_dir: Path, patience: float | None = None
 ) -> Caller:
-    """Raises Misconfigured where there is no key of the tenant, or no address."""
+    """Raises Misconfigured where there is no key of the tenant, or no address.
+
+    Without `patience` of one's own a gateway that does not listen at all is not waited for.
+    """
     key = ingest_keys.given(tenant_id, api_key, keys, None).get(tenant_id)
     if key is None:
         raise Misconfigured(f"no API key for {tenant_id}: give --api-key, or --keys FILE with tenant_id,api_key")
-    gateway = Gateway(gateway_url or running(data_dir)[1], concurrency=_CONCURRENCY, patience=Patience(patience))
+    lasting = Patience(patience or PATIENCE_S, _saying(), must_listen=patience is None)
+    gateway = Gateway(gateway_url or running(data_dir)[1], concurrency=_CONCURRENCY, patience=lasting)
     return Caller(gateway, f"/api/v1/tenants/{segment(tenant_id)}", key_header(key))
+
+
+def _saying() -> Callable[[str], None]:
+    """Says on stderr why it waits, each reason once."""
+    said = set[str]()
+
+    def pausing(why: str) -> None:
+        if why not in said:
+            said.add(why)
+            say(f"waiting: {why}", errors)
+
+    return pausing
 
 
 def segment(text: str) -> str:

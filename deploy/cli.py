@@ -144,7 +144,10 @@ def gateway() -> None:
 
 @app.command()
 def streams() -> None:
-    """Run a streams worker."""
+    """Run a streams worker; SIGTERM is for a restart, Ctrl-C for good (README, "More workers").
+
+    [dim]TILLSTREAM_STREAMS_WORKER_ID=streams-1 tillstream streams[/dim]
+    """
     _role("streams", [])
 
 

@@ -8,9 +8,9 @@ import typer
 
 from deploy import price_alerts
 from deploy.as_tenant import ApiKey, Caller, GatewayUrl, Keys, TenantId, caller
-from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, say, say_json
-from deploy.price_view import alert_line, verdict_line
-from schemas.errors import Misconfigured, Rejected
+from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, errors, say, say_json
+from deploy.price_view import show_held, verdict_line
+from schemas.errors import Misconfigured
 
 Alerts = list[dict[str, Any]]
 
@@ -36,9 +36,12 @@ def held(
     """
     tenant = caller(tenant_id, api_key, keys, gateway_url, data_dir)
     waiting = asyncio.run(_held(tenant, [product_id]))
-    for alert in waiting:
-        say_json(alert) if as_json else say(f"{alert_line(alert)} [message {alert['event_id']}]")
-    if not waiting and not as_json:
+    if as_json:
+        for alert in waiting:
+            say_json(alert)
+    elif waiting:
+        show_held(waiting)
+    else:
         say("nothing is held")
 
 
@@ -55,7 +58,10 @@ def approve(
     as_json: Json = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Let held prices come in force: of products, of one message, or all. Exits 1 where one was not held any more.
+    """Let held prices come in force: of products, of one message, or all.
+
+    Where one of them is not held, or not any more, nothing is decided of any. Exit codes: 0 decided, 1 not held, or
+    decided by somebody else meanwhile, 2 put it right first, 75 try again later.
 
     [dim]tillstream prices approve P-1 P-2 --reason "a sale" --tenant-id acme --api-key ts_...[/dim]
 
@@ -78,7 +84,10 @@ def reject(
     as_json: Json = False,
     data_dir: DataDir = DEFAULT_DATA_DIR,
 ) -> None:
-    """Drop held prices: of products, of one message, or all. Exits 1 where one was not held any more.
+    """Drop held prices: of products, of one message, or all.
+
+    Where one of them is not held, or not any more, nothing is decided of any. Exit codes: 0 decided, 1 not held, or
+    decided by somebody else meanwhile, 2 put it right first, 75 try again later.
 
     [dim]tillstream prices reject P-1 --reason "a typo" --tenant-id acme --api-key ts_...[/dim]
     """
@@ -119,7 +128,8 @@ async def _decide(
         waiting = [alert for alert in waiting if alert["event_id"] == event_id]
     missing = set(product_ids) - {alert["product_id"] for alert in waiting}
     if missing or (event_id is not None and not waiting):
-        raise Rejected("not_held", f"nothing is held of {', '.join(sorted(missing)) or event_id}")
+        say(f"nothing is held of {', '.join(sorted(missing)) or event_id}: nothing was decided", errors)
+        raise typer.Exit(1)
     late = 0
     with bars() as progress:
         bar = progress.add_task("decisions", total=len(waiting))

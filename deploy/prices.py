@@ -236,7 +236,7 @@ def alerts(
     filters = {
         "product_id": product_id, "name": finding, "status": status, "min_score": min_score, "from": since, "to": until,
     }  # fmt: skip
-    tenant = caller(tenant_id, api_key, keys, gateway_url, data_dir, patience)
+    tenant = caller(tenant_id, api_key, keys, gateway_url, data_dir, patience if follow else None)
     if follow:
         asyncio.run(_follow(tenant, filters, last_event_id, limit, as_json=as_json))
         return

@@ -62,9 +62,10 @@ async def price_alerts_stream(request: Request) -> Response:
     """Watch alerts on prices as they are made.
 
     Server-sent events, or lines of JSON, as Accept says. With `Last-Event-ID`, first what has come since then. A client
-    that does not keep up is told so in a last event, `end`, and may connect again from where it was. At the beginning,
-    and every 15 seconds without an alert, the stream says how far it is, while Kafka is away too. Filters are those of
-    GET /price-alerts; `from` and `to` choose among what comes, and do not say where to begin.
+    that does not keep up is told so in a last event, `end`, and may connect again from where it was; one that takes
+    nothing at all for 90 seconds is cut off, maybe in the middle of an event. At the beginning, and every 15 seconds
+    without an alert, the stream says how far it is, while Kafka is away too. Filters are those of GET /price-alerts;
+    `from` and `to` choose among what comes, and do not say where to begin.
     """
     tenant_id = authenticated(request).tenant_id
     wanted = Wanted(filters.read("price_alerts", request.query_params, ()))
@@ -89,7 +90,12 @@ async def price_alerts_stream(request: Request) -> Response:
             closing["call"](lambda: reader.end("shutting_down"))
         written = _written(_told(request, reader, partition, backfill), media_type)
         headers = {"X-Accel-Buffering": "no"}  # for nginx, which would collect events
-        return Lines(200, written, headers, until_ended.pop_all().close, media_type)
+
+        def dropped() -> bytes:
+            reader.drop()
+            return _bytes(_end(reader.ended), media_type)
+
+        return Lines(200, written, headers, until_ended.pop_all().close, media_type, dropped)
 
 
 def _last_event_id(request: Request, partition: int) -> int | None:
@@ -160,7 +166,11 @@ async def _written(told: AsyncIterator[Event | End], media_type: str) -> AsyncIt
     if media_type == SSE:
         yield _RETRY
     async for one in told:
-        yield _sse(one) if media_type == SSE else _lines(one)
+        yield _bytes(one, media_type)
+
+
+def _bytes(one: Event | End, media_type: str) -> bytes:
+    return _sse(one) if media_type == SSE else _lines(one)
 
 
 def _sse(one: Event | End) -> bytes:

@@ -128,12 +128,17 @@ class Reader:
         behind = self._behind + event.size
         crowded = self._live.held + event.size > MAX_HELD_BYTES and behind > FAIR_BYTES
         if self._events and (behind > MAX_BEHIND_BYTES or crowded):
-            metrics.ALERT_READERS_DROPPED.inc()
-            self.end("too_slow")
+            self.drop()
             return
         self._count(event.size)
         self._events.append(event)
         self._more.set()
+
+    def drop(self) -> None:
+        """End for being too slow."""
+        if not self.ended:
+            metrics.ALERT_READERS_DROPPED.inc()
+        self.end("too_slow")
 
     def end(self, code: str) -> None:
         """Let nothing more come, and let go of what was not fetched."""

@@ -30,14 +30,14 @@ _LINES_AT_ONCE: Final = 200
 
 
 class VerdictSummary(Struct, tag_field="type", tag="summary"):
-    """The last line: rows by what became of them."""
+    """The last line: rows by what became of them; of those that had come before, the first time."""
 
     accepted: int = 0
     anomaly: int = 0
     held: int = 0
     rejected: int = 0
     superseded: int = 0
-    duplicate: Annotated[int, Meta(description="Had come before: their lines tell of the first time.")] = 0
+    duplicate: Annotated[int, Meta(description="Had come before, and have no line: ask GET …/events.")] = 0
     conflict: Annotated[int, Meta(description="Contradict what came under the same Idempotency-Key.")] = 0
     pending: Annotated[int, Meta(description="Not judged in time: ask GET …/events.")] = 0
     detail: str = ""
@@ -89,9 +89,9 @@ async def followed(waiter: Waiter, answer: Answer, messages: list[Published], hi
 async def replayed(answer: Answer, messages: list[Published], history: History) -> AsyncIterator[bytes]:
     """The lines of a request all of which came before."""
     yield _accepted(answer)
-    summary = VerdictSummary(duplicate=answer.accepted)
+    summary = VerdictSummary()
     for message in messages:
-        for some in await _first_time(message, history):
+        for some in await _first_time(message, summary, history, 0):  # written with the ledger, or never
             yield some
     yield _encode(summary)
 
@@ -99,20 +99,27 @@ async def replayed(answer: Answer, messages: list[Published], history: History) 
 async def _not_judged(
     outcome: codec.Record, message: Published, summary: VerdictSummary, history: History
 ) -> list[bytes]:
-    kind, rows = outcome["kind"], outcome["rows"]
-    setattr(summary, kind, getattr(summary, kind) + rows)
-    summary.detail = outcome["detail"]
-    return await _first_time(message, history) if kind == "duplicate" else []
+    kind, summary.detail = outcome["kind"], outcome["detail"]
+    if kind == "duplicate":
+        return await _first_time(message, summary, history)
+    _count(summary, kind, outcome["rows"])
+    return []
 
 
-async def _first_time(message: Published, history: History) -> list[bytes]:
-    """What a message did, as lines; none where PostgreSQL does not have it in time."""
-    until = time.monotonic() + _HISTORY_S
+async def _first_time(
+    message: Published, summary: VerdictSummary, history: History, within: float = _HISTORY_S
+) -> list[bytes]:
+    """What a message did, as lines, which the summary counts; none where PostgreSQL does not have it in time."""
+    until = time.monotonic() + within
     query = [history.tenant_id, message.products(), history.tenant_id, message.event_id, history.topic]
     while True:
         rows = await _history(history, query)
         if rows or time.monotonic() + _LOOK_S > until:
-            return _at_once([_encode(_of_row(row)) for row in rows])
+            told = [_of_row(row) for row in rows]
+            for one in told:
+                _count(summary, one.status)
+            _count(summary, "duplicate", message.rows - len(told))
+            return _at_once([_encode(one) for one in told])
         await asyncio.sleep(_LOOK_S)
 
 
@@ -132,10 +139,14 @@ def _of_row(row: tuple[Any, ...]) -> Verdict:
 def _judged(batch: codec.Record, summary: VerdictSummary) -> list[bytes]:
     lines = []
     for row in batch["rows"]:
-        setattr(summary, row["status"], getattr(summary, row["status"]) + 1)
+        _count(summary, row["status"])
         lines.append(_encode(verdict(batch, row)))
     summary.duplicate += batch["trimmed"]
     return _at_once(lines)
+
+
+def _count(summary: VerdictSummary, what: str, rows: int = 1) -> None:
+    setattr(summary, what, getattr(summary, what) + rows)
 
 
 def _at_once(lines: list[bytes]) -> list[bytes]:

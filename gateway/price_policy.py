@@ -22,6 +22,7 @@ _WINDOW: Final = _range("flap_window_s")
 _SHARE: Final = _range("breaker_share_percent")
 _CHANGE: Final = _range("breaker_change_percent")
 _LEAST: Final = _range("breaker_min_changes")
+_USUAL: Final = "A {} by so much is no jump of a new product; the more moves are known, the less of it counts."
 _ACTIONS: Final = Meta(
     description="What is done about a finding, by its name; null is the default.",
     extra_json_schema={
@@ -44,12 +45,8 @@ class PricesChange(Struct, forbid_unknown_fields=True):
     max_decrease_percent: (
         Annotated[int, _FALL, _says("Fixed bound of any fall; none by default.")] | UnsetType | None
     ) = UNSET
-    usual_increase_percent: (
-        Annotated[int, _USUAL_RISE, _says("A rise by so much is never a jump for a new product.")] | UnsetType | None
-    ) = UNSET
-    usual_decrease_percent: (
-        Annotated[int, _USUAL_FALL, _says("A fall by so much is never a jump.")] | UnsetType | None
-    ) = UNSET
+    usual_increase_percent: Annotated[int, _USUAL_RISE, _says(_USUAL.format("rise"))] | UnsetType | None = UNSET
+    usual_decrease_percent: Annotated[int, _USUAL_FALL, _says(_USUAL.format("fall"))] | UnsetType | None = UNSET
     jump_factor: (
         Annotated[int, _FACTOR, _says("Standard deviations of a product's own moves, beyond which is a jump.")]
         | UnsetType

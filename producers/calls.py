@@ -29,20 +29,28 @@ class Refused(Rejected):
 
 
 class Patience:
-    """Seconds to go on without any progress. One may serve many requests: progress of one is progress of all."""
+    """Seconds to go on without any progress. One may serve many requests: progress of one is progress of all.
+
+    With `must_listen`, who cannot connect before anything was answered is not patient: the address is wrong, or nothing
+    runs there, and who asked for one thing wants to know.
+    """
 
     def __init__(
         self,
         seconds: float,
         on_pause: Callable[[str], None] = lambda why: None,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        must_listen: bool = False,
     ) -> None:
         self.seconds, self.on_pause, self._clock = seconds, on_pause, clock
         self.progress()
+        self.must_listen = must_listen
 
     def progress(self) -> None:
         """Something got done."""
         self._since = self._clock()
+        self.must_listen = False
 
     @property
     def left(self) -> float:
@@ -60,6 +68,8 @@ async def persist(attempt: Callable[[], Awaitable[httpx.Response]], patience: Pa
         try:
             answer = await attempt()
         except httpx.TransportError as exc:
+            if patience.must_listen and isinstance(exc, httpx.ConnectError):
+                raise Unavailable(f"no gateway listens at {_origin(exc.request.url)} ({exc})") from exc
             why, asked = f"no answer ({str(exc) or type(exc).__name__})", 0.0
         else:
             if not _may_help(answer):
@@ -105,6 +115,10 @@ def retry_after(answer: httpx.Response) -> float:
         return max(0.0, (parsedate_to_datetime(given) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):  # not a date, or one without a zone
         return 0.0
+
+
+def _origin(url: httpx.URL) -> str:
+    return f"{url.scheme}://{url.netloc.decode()}"
 
 
 def _may_help(answer: httpx.Response) -> bool:

@@ -98,11 +98,17 @@ class Producer:
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        """Wait for what was sent. Raises what `send` does where a message was not taken and nobody waited for it."""
+        """Wait for what was sent. Raises what `send` does where a message was not taken and nobody waited for it.
+
+        Nothing is sent after it.
+        """
         if self._registering is not None:
             self._registering.cancel()
         waiting = list(self._sent)
         left = await asyncio.to_thread(self._kafka.flush, self._longest_s)
+        if left:  # an error is told of these, now or by their futures, and then they must not be sent
+            self._kafka.purge()
+            self._kafka.poll(0)
         self._stopping = True
         self._idle.set()
         await asyncio.to_thread(self._waiter.join)
@@ -127,8 +133,10 @@ class Producer:
         """Hand a message to librdkafka and return a future of its offset.
 
         The future raises Rejected for a message that is too large and Unavailable when the broker did not acknowledge
-        it in time: it may have landed all the same, so send it again under the same event id. Raises Unavailable at
-        once when too many bytes wait already.
+        it within `delivery_timeout_s`, and a second more at most. From then on librdkafka has forgotten the message and
+        never sends it again by itself. What had left for the broker before may have landed, or land when a broker that
+        was stopped goes on: whether it did is unknown, so send it again under the same event id, which counts once.
+        Raises Unavailable at once, for a message that then was not taken, when too many bytes wait already.
         """
         if self._registry is not None and value is not None:
             value = self._registry.framed(value)

@@ -70,6 +70,17 @@ def repriced(chance: Random, base: int, ending: int) -> Path:
     return path
 
 
+def indexed(chance: Random, base: int, ending: int) -> Path:
+    """Every week by at most 2%, after a rate of exchange or of metal; every third has a sale of 12 to 22% late on."""
+    path: Path = [(0.0, base, "catalogue")]
+    price, sale = float(base), pick(chance, (30, 40, 99, 99, 99, 99))
+    for week in range(1, 52):
+        price *= between(chance, 0.98, 1.02)
+        told = price * between(chance, 0.78, 0.88) if week == sale else price
+        path.append((7 * week + chance.random(), max(1, round(told)), "erp-sync"))
+    return path
+
+
 def fresh(chance: Random, base: int, ending: int) -> Path:
     """Fresh goods: up to a third up or down from week to week."""
     weeks = range(1, 52)
@@ -93,10 +104,10 @@ def cleared(chance: Random, base: int, ending: int) -> Path:
 
 
 Habit = Callable[[Random, int, int], Path]
-CALM: Final[dict[Habit, float]] = {steady: 0.5, rare: 0.3, repriced: 0.2}
+CALM: Final[dict[Habit, float]] = {steady: 0.5, rare: 0.3, repriced: 0.2, indexed: 0.1}
 """Those whose moves stay within MAX_RISE_PERCENT and MAX_FALL_PERCENT."""
 HABITS: Final[dict[Habit, float]] = {
-    steady: 0.3, rare: 0.15, promoted: 0.3, repriced: 0.12, fresh: 0.05, cleared: 0.08,
+    steady: 0.3, rare: 0.15, promoted: 0.3, repriced: 0.12, indexed: 0.08, fresh: 0.05, cleared: 0.08,
 }  # fmt: skip
 
 

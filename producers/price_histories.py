@@ -1,9 +1,9 @@
 """Seeded price histories as shops make them, with faults of known kinds put in: what detection is held against.
 
-A year of each product, by one of six habits. Normal are price rounds and rounding, promotions of 20 to 50% and back,
+A year of each product, by one of seven habits. Normal are price rounds and rounding, promotions of 20 to 50% and back,
 clearance in steps or at once, relaunches at the old price, prices that a repricer moves several times a day, and fresh
 goods that move by a third within a week. Not in it, because nothing in the numbers could tell: a fault smaller than a
-promotion, and a whole shop at half price on purpose.
+promotion of a product that may have some, and a whole shop at half price on purpose.
 
 History `n` depends on the seed and on `n` only.
 """
@@ -27,17 +27,26 @@ MAX_FALL_PERCENT: Final = 30
 """The other one."""
 FAULTY: Final = 0.4
 """Share of products with a fault."""
+STEADY_JUMP: Final = "jump of a steady product"
+"""A kind of fault: no further than others promote, but of a product that never did. Jump should name it."""
+STEADY: Final = 20
+"""Changes behind a product before it can be called steady."""
+STEADY_MOVE: Final = 1.1
+"""No change of a steady product is by more than this factor."""
 
 
 class Event(NamedTuple):
-    """A price change as its sender tells it, in cents; `fault` is the kind that was put in, None for a normal one."""
+    """A price change as its sender tells it, in cents; `fault` is the kind that was put in, None for a normal one.
+
+    A kind is the detector that should name it, or STEADY_JUMP, which is jump's.
+    """
 
     at_us: int
     old_price: int | None
     new_price: int
     currency: str
     source: str
-    fault: Detector | None = None
+    fault: str | None = None
 
 
 class History(NamedTuple):
@@ -135,7 +144,7 @@ def _list(prices: list[int], day: int) -> list[Event]:
 
 def _with_fault(history: History, chance: Random, tells_old: bool) -> History:
     """The history with one fault after one of its changes, and its correction where the sender would make one."""
-    kinds = [Detector.JUMP, Detector.DECIMAL_SHIFT, Detector.CURRENCY_CHANGE, Detector.NON_POSITIVE]
+    kinds: list[str] = [Detector.JUMP, Detector.DECIMAL_SHIFT, Detector.CURRENCY_CHANGE, Detector.NON_POSITIVE]
     kinds += [Detector.STALE_OLD_PRICE, Detector.FLAPPING]
     if history.strict:
         kinds += [Detector.BOUNDS, Detector.BOUNDS]
@@ -143,6 +152,8 @@ def _with_fault(history: History, chance: Random, tells_old: bool) -> History:
         kinds += [Detector.FLOOR, Detector.CEILING]
     kind, place = pick(chance, kinds), int(chance.random() * len(history.events))
     before, after = history.events[: place + 1], history.events[place + 1 :]
+    if _steady(before):
+        kind = pick(chance, (kind, STEADY_JUMP))
     here = before[-1]
     end = after[0].at_us if after else here.at_us + 20 * DAY_US
     at = here.at_us + round((end - here.at_us) * between(chance, 0.05, 0.5))
@@ -163,13 +174,21 @@ def _with_fault(history: History, chance: Random, tells_old: bool) -> History:
     return history._replace(events=before + put + after)
 
 
-def _wrong(kind: Detector, history: History, here: Event, chance: Random) -> tuple[int, str]:
+def _steady(events: list[Event]) -> bool:
+    """Whether a product has hardly moved, often."""
+    ratios = [new.new_price / old.new_price for old, new in pairwise(events)]
+    return len(ratios) >= STEADY and max(ratios) <= STEADY_MOVE and min(ratios) >= 1 / STEADY_MOVE
+
+
+def _wrong(kind: str, history: History, here: Event, chance: Random) -> tuple[int, str]:
     """The price and the currency of a faulty change."""
     price = here.new_price
     rise = chance.random() < 0.5
     match kind:
         case Detector.JUMP:
             return round(price * (between(chance, 1.9, 6) if rise else 1 / between(chance, 2.6, 6))), here.currency
+        case _ if kind == STEADY_JUMP:
+            return round(price * (between(chance, 1.31, 1.6) if rise else between(chance, 0.45, 0.61))), here.currency
         case Detector.DECIMAL_SHIFT:
             slipped = price * between(chance, 0.9, 1.1) * 10 ** (pick(chance, (1, 2)) * (1 if rise else -1))
             return max(1, round(slipped)), here.currency

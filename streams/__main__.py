@@ -1,4 +1,4 @@
-"""Runs the streams worker until SIGTERM: `python -m streams`, or `tillstream streams`."""
+"""Runs the streams worker until SIGTERM or SIGINT: `python -m streams`, or `tillstream streams`."""
 
 import logging
 import sys
@@ -16,10 +16,10 @@ def main() -> None:
     settings = Settings.from_env()
     logs.setup(settings)
     mode.loop.use("uvloop")
-    import faust  # after the event loop's policy is set
     import prometheus_client
 
-    from streams.app import create_app
+    from streams.app import create_app  # after the event loop's policy is set
+    from streams.faust_app import Worker
 
     try:
         tracing.setup("streams")
@@ -31,7 +31,7 @@ def main() -> None:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
     metrics.of_role("streams")
     app = create_app(settings, partitions)
-    worker = faust.Worker(app, override_logging=False, redirect_stdouts=False)
+    worker = Worker(app, override_logging=False, redirect_stdouts=False)
     # Faust is talkative: what it reports at INFO is of use only to those who debug Faust.
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)

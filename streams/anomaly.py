@@ -15,8 +15,10 @@ held price is approved.
 **Cold start.**
 - A first price without `old_price` is compared with nothing: only the rules of the product and of the tenant apply.
 - A first price with `old_price` is compared with that.
-- With few observations the tenant's usual percentages are the limit. With more, a rise is taken for usual up to
-  TIGHT_RISE only, or what the product itself does; a fall keeps the usual limit, because a sale comes unannounced.
+- Without observations the tenant's usual percentages are the limit. With each move learnt they count for less, down to
+  KEPT_PERCENT of their logarithms, half of the way after WARM_UP moves: the default of -55% becomes -43% after 6 moves,
+  -37% after 15 and -31% after 50, that of +60% becomes +39%, +31% and +24%. They do not vanish, because a sale comes
+  unannounced; what the product itself does is taken for usual in any case.
 """
 
 from collections.abc import Callable
@@ -29,10 +31,10 @@ from streams.price_state import MICRO, Change, Finding, Policy, State, action, m
 
 MAD_TO_SIGMA: Final = 1.4826
 """Standard deviations in a median absolute deviation of a normal distribution."""
-TIGHT_RISE: Final = round(log(1.3) * MICRO)
-"""What a product that hardly ever moves may still rise by at once."""
+KEPT_PERCENT: Final = 40
+"""What remains of the tenant's usual percentages, as moves, for a product that moved often and never far."""
 WARM_UP: Final = 6
-"""Observations after which the limit of a rise is half way to TIGHT_RISE."""
+"""Observations after which they are half way there."""
 MOST: Final = round(log(2.5) * MICRO)
 """No product is so restless that a move by this factor is usual."""
 LEAST_SCALE: Final = 1_000
@@ -94,12 +96,9 @@ def _confirmed(state: State, price: int, currency: str, policy: Policy) -> bool:
 def limit(state: State, policy: Policy, *, rise: bool) -> int:
     """The largest usual move of a product, in millionths of a neper."""
     own = min(round(policy.jump_factor * MAD_TO_SIGMA * state.scale), MOST) if state.count else 0
-    if not rise:
-        return max(own, _fall(policy.usual_decrease_percent))
-    usual = _rise(policy.usual_increase_percent)
-    if usual > TIGHT_RISE:
-        usual = TIGHT_RISE + (usual - TIGHT_RISE) * WARM_UP // (WARM_UP + state.count)
-    return max(own, usual)
+    usual = _rise(policy.usual_increase_percent) if rise else _fall(policy.usual_decrease_percent)
+    kept = usual * KEPT_PERCENT // 100
+    return max(own, kept + (usual - kept) * WARM_UP // (WARM_UP + state.count))
 
 
 def learnt(state: State, moved: int) -> tuple[int, int]:

@@ -45,6 +45,15 @@ class _Thread(driver.AIOKafkaConsumerThread):
             await self.call_thread(self._ensure_consumer().seek_to_beginning, *fresh)
         return committed
 
+    async def on_thread_stop(self) -> None:
+        """Leave the group first where this worker does not come back: aiokafka says nothing for a static member.
+
+        All that was read is flushed by now (`stream_wait_empty`), so that the next owner fences nobody at work.
+        """
+        if self.app.leaving and self._consumer is not None:
+            self._consumer._coordinator._group_instance_id = None
+        await super().on_thread_stop()
+
 
 class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> Any:
@@ -94,6 +103,8 @@ class App(faust.App):
     """Tables of ids that are forgotten in time."""
     registry: Registry | None
     sources: Sources
+    leaving: bool = False
+    """Whether this worker, when it stops, hands its partitions on at once instead of being waited for."""
 
     async def schema_known(self, value: bytes | None) -> None:
         """Wait until what the schema id in a value means is known, so that a step need not ask the registry.
@@ -115,6 +126,14 @@ class App(faust.App):
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)
+
+
+class Worker(faust.Worker):
+    """Told by SIGTERM to stop, it is expected back and keeps its partitions for the session; SIGINT is for good."""
+
+    def _on_sigint(self) -> None:
+        self.app.leaving = True
+        super()._on_sigint()
 
 
 def new_app(settings: Settings, partitions: int) -> App:

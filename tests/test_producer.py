@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipeline import Pipeline
 from producers import Producer
 from schemas import metrics, topics
 from schemas.errors import Rejected, Unavailable
+from schemas.settings import Settings
 
 
 def test_each_of_many_messages_gets_its_own_outcome(tmp_path: Path) -> None:
@@ -48,3 +50,18 @@ def test_a_topic_that_is_not_there_is_told_to_who_sends(tmp_path: Path) -> None:
                     await producer.send("no-such-topic", b"acme", b"x")
 
         asyncio.run(story())
+
+
+def test_what_still_waits_when_a_producer_is_closed_is_told_and_never_sent() -> None:
+    nowhere = replace(Settings.from_env(), kafka_bootstrap_servers="127.0.0.1:9", delivery_timeout_s=30.0)
+
+    async def story() -> None:
+        closed = Producer(nowhere)
+        await closed.__aenter__()
+        closed._longest_s = 0.1  # closes before the message has timed out
+        sent = closed.send("ingestion", b"acme", b"x")
+        with pytest.raises(Unavailable):
+            await closed.__aexit__(None, None, None)
+        assert "Purged in queue" in str(sent.exception())
+
+    asyncio.run(story())

@@ -209,6 +209,7 @@ def test_no_movement_is_lost_or_counted_twice_though_workers_are_killed_paused_a
 
 
 def test_a_partition_that_comes_back_to_its_first_owner_has_what_the_other_made_of_it(own_pipeline: Pipeline) -> None:
+    own_pipeline.settings = own_pipeline.settings_with(session_timeout_s=60.0)
     sender = Sender(own_pipeline)
     own_pipeline.start("streams@a", restarted=False)
     sender.anything(100)
@@ -219,6 +220,7 @@ def test_a_partition_that_comes_back_to_its_first_owner_has_what_the_other_made_
         sender.movements(tenant_id, [ROW], f"while-two-{tenant_id}")
     sender.anything(100)
     settled(own_pipeline, sender.sent)
+    own_pipeline.children["streams@b"].stop_signal = signal.SIGINT  # for good: nobody waits for its session to end
     own_pipeline.stop("streams@b")
     eventually(lambda: own_pipeline.assigned("streams@a") == 4, within=30)
     for tenant_id in sender.tenants:

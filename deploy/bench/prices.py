@@ -12,7 +12,16 @@ from typing import Final
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Say
 from deploy.stack import Stack
-from producers.price_histories import MAX_FALL_PERCENT, MAX_RISE_PERCENT, Event, History, Upload, histories, uploads
+from producers.price_histories import (
+    MAX_FALL_PERCENT,
+    MAX_RISE_PERCENT,
+    STEADY_JUMP,
+    Event,
+    History,
+    Upload,
+    histories,
+    uploads,
+)
 from schemas.prices import Detector, Status
 from streams.price_state import At, Change, Policy, State, packed, state_of
 from streams.prices import judge, judge_batch
@@ -51,17 +60,24 @@ class Score:
         self.flagged += status is not Status.ACCEPTED
         if fault is not None:
             self.faults[fault] += 1
-            self.named[fault] += fault in names
+            self.named[fault] += _detector(fault) in names
             self.found += status is not Status.ACCEPTED
             self.right.update(names)
 
     def precision(self, kind: str | None = None) -> float:
         """The share of what was flagged, or of the findings of a kind, that lies on a fault."""
-        return self.found / self.flagged if kind is None else self.right[kind] / self.findings[kind]
+        if kind is None:
+            return self.found / self.flagged
+        return self.right[_detector(kind)] / self.findings[_detector(kind)]
 
     def recall(self, kind: str | None = None) -> float:
         """The share of all faults that was flagged, or of the faults of a kind that was named so."""
         return self.found / self.faults.total() if kind is None else self.named[kind] / self.faults[kind]
+
+
+def _detector(kind: str) -> str:
+    """Whose name a fault of this kind should get."""
+    return Detector.JUMP if kind == STEADY_JUMP else kind
 
 
 def evaluate(products: Iterable[History], score: Score) -> None:

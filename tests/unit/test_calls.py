@@ -76,6 +76,18 @@ def test_patience_ends_with_the_reason() -> None:
         get("http://127.0.0.1:9", Patience(0.5))
 
 
+def test_where_nothing_listens_patience_may_end_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="no gateway listens at http://127.0.0.1:9 "):
+        get("http://127.0.0.1:9/any", Patience(60, must_listen=True))
+    assert time.monotonic() - started < 5
+    with server([LATER, DONE]) as url:
+        patience = Patience(1, must_listen=True)
+        assert get(url, patience).status_code == 202
+    with pytest.raises(Unavailable, match="no progress for 1 s"):
+        get(url, patience)
+
+
 def test_what_stays_wrong_is_said_at_once() -> None:
     said = b'{"code":"wrong_key","detail":"that key","retriable":false}'
     with server([(401, {"Content-Type": PROBLEM}, said)]) as url, pytest.raises(Refused, match="that key") as told:

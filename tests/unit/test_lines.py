@@ -69,6 +69,31 @@ def test_a_client_that_takes_nothing_is_cut_off(monkeypatch: pytest.MonkeyPatch)
     assert closed == [True]
 
 
+@pytest.mark.parametrize("reads_on", [True, False])
+def test_a_client_that_was_dropped_is_told_at_the_end_of_a_line_where_it_reads_on(
+    monkeypatch: pytest.MonkeyPatch, reads_on: bool
+) -> None:
+    monkeypatch.setattr(lines, "STALL_S", 0.05)
+    monkeypatch.setattr(lines, "FAREWELL_S", 5.0 if reads_on else 0.05)
+    sent: list[bytes] = []
+    closed: list[list[bytes]] = []
+    takes = asyncio.Event()
+
+    async def send(message: Any) -> None:
+        if message.get("body") == b"2\n":
+            await takes.wait()
+        if message.get("body") == b"dropped\n":
+            if reads_on:
+                takes.set()
+            await takes.wait()
+        sent.append(message.get("body"))
+
+    answer = Lines(202, ticks(), {}, lambda: closed.append(list(sent)), farewell=lambda: b"dropped\n")
+    assert asyncio.run(served(answer, send, stays)) == ([] if reads_on else ["aborted"])
+    assert sent == [None, b"1\n", *([b"dropped\n", b""] if reads_on else [])]
+    assert closed[0] == [None, b"1\n"]  # the place is given up before
+
+
 def test_a_client_that_leaves_ends_the_wait() -> None:
     closed: list[bool] = []
 

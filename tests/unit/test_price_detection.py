@@ -5,11 +5,11 @@ from itertools import islice, pairwise
 import pytest
 
 from deploy.bench.prices import PRECISION, RECALL, Score, evaluate, evaluate_uploads
-from producers.price_histories import histories, uploads
+from producers.price_histories import STEADY_JUMP, histories, uploads
 from schemas.prices import ACTIONS, Detector
 
 PRODUCTS = 1_500
-LOWER = {Detector.JUMP: 0.8, Detector.FLAPPING: 0.85}
+LOWER = {Detector.JUMP: 0.8, STEADY_JUMP: 0.8, Detector.FLAPPING: 0.85}
 """Precision of those that also take clearance by more than 55% at once, and a lively repricer, for faults."""
 
 
@@ -27,8 +27,8 @@ def test_faults_are_found_and_normal_changes_are_left_alone(score: Score) -> Non
     assert score.recall() >= RECALL
 
 
-@pytest.mark.parametrize("kind", ACTIONS)
-def test_each_kind_is_named(score: Score, kind: Detector) -> None:
+@pytest.mark.parametrize("kind", [*ACTIONS, STEADY_JUMP])
+def test_each_kind_is_named(score: Score, kind: str) -> None:
     assert score.faults[kind] >= 10
     assert score.recall(kind) >= RECALL
     assert score.precision(kind) >= LOWER.get(kind, PRECISION)

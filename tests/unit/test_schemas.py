@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import asdict
 
+from producers.tenant import PricePolicy
 from schemas import envelope, ids, topics
 from schemas.envelope import Position
 from schemas.errors import Misconfigured, Undecodable
+from schemas.prices import POLICY_RANGES
 from schemas.settings import Settings, variable
 
 README = Path(__file__).parents[2] / "README.md"
@@ -49,6 +52,13 @@ def test_the_readme_has_a_line_for_every_variable_with_its_default() -> None:
     table = README.read_text()
     for field in fields(Settings):
         assert f"| `{variable(field.name)}` | `{field.default}` |" in table, variable(field.name)
+
+
+def test_the_readme_has_a_line_for_every_setting_of_a_price_policy_with_its_range_and_default() -> None:
+    table, usual = README.read_text(), asdict(PricePolicy())
+    for name, (least, most) in POLICY_RANGES.items():
+        default = "none" if usual[name] is None else usual[name]
+        assert f"| `{name}` | {least} to {most} | {default} |" in table, name
 
 
 @pytest.mark.parametrize(

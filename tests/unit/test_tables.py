@@ -5,6 +5,7 @@ import io
 from rich.console import Console
 
 from deploy.operate import accounts, show
+from deploy.price_view import show_held, show_price
 from deploy.tenants import listed
 from producers.tenant import ApiKey, Limits, Tenant
 from sinks.audit import Report, Tally
@@ -65,3 +66,26 @@ def test_tenants_keep_their_times_and_numbers_whole_at_80_columns() -> None:
         ["tenant", "name", "currency", "keys"],
         ["acme", "Acme", "Ltd", "EUR", "k-11111111"],
     ]
+
+
+def test_prices_and_what_is_held_fit_80_columns() -> None:
+    console = Console(file=io.StringIO(), width=80, force_terminal=True, color_system=None)
+    found = [{"name": "decimal_shift", "score": 99, "reason": "2000.00 is about 100 times 20.00: a slipped decimal"}]
+    change = {
+        "occurred_at": "2026-01-31T12:00:00.123456Z", "logged_at": "2026-01-31T12:00:00.123456Z",
+        "status": "superseded", "price_before": "20.00", "new_price": "9999999.99", "new_currency": "EUR",
+        "source": "erp-synchronisation", "findings": found, "event_id": "3fa85f64-5717-4562-b3fc-2c963f66afa6",
+        "product_id": "SKU-1234-ABCDEF-XL-red",
+    }  # fmt: skip
+    price = {
+        "product_id": "SKU-1234-ABCDEF-XL-red", "price": "20.00", "currency": "EUR", "version": 12, "floor": "8.50",
+        "since": "2026-01-31T12:00:00.123456Z", "ceiling": "12.00", "changes": [change, change | {"findings": []}],
+    }  # fmt: skip
+    show_price(price, console)
+    show_held([change, change | {"product_id": "P-1"}], console)
+    lines = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert max(map(len, lines)) <= 80
+    said = "\n".join(lines)
+    for whole in ("2026-01-31 12:00:00  superseded  20.00 -> 9999999.99 EUR", "floor 8.50, ceiling 12.00", "P-1"):
+        assert whole in said
+    assert said.count("message 3fa85f64-5717-4562-b3fc-2c963f66afa6") == 1
