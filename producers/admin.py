@@ -94,6 +94,16 @@ def describe(admin: AdminClient, topics: list[str]) -> dict[str, Described]:
     return {name: Described(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
 
 
+def refuse_other_count(topic: str, partitions: int, known: int, filled: str = "this database was filled") -> None:
+    """Raises Misconfigured where a topic has not the number of partitions that something was `filled` from."""
+    if partitions != known:
+        raise Misconfigured(
+            f"{topic} has {partitions} partitions, and {filled} from {known}: a tenant's new messages may lie on"
+            f" another partition than its old ones, in no order. Point at the cluster that has {known}, or begin anew"
+            " with other topics (TILLSTREAM_PREFIX) and an empty database"
+        )
+
+
 def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:
     """Kafka's UUID of each topic. Raises KafkaException."""
     return {name: topic.id for name, topic in describe(admin, topics).items()}
