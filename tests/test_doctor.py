@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
@@ -83,7 +85,16 @@ def test_a_database_without_migrations_or_with_newer_ones(pipeline: Pipeline) ->
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(f'CREATE DATABASE "{name}"'.encode())
         try:
-            code, found = examined(pipeline, database_url=make_conninfo(server, dbname=name))
+            bare = make_conninfo(server, dbname=name)
+            code, found = examined(pipeline, database_url=bare)
+            env = os.environ | pipeline.settings.env() | {"DATABASE_URL": bare}
+            for command in ("audit", "sinks"):
+                run = [sys.executable, "-c", "from deploy.cli import main; main()", command]
+                done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=60)
+                assert done.returncode == 2
+                assert "the database lacks migration 0001 (ingestion) and " in done.stderr
+                assert "Run: tillstream migrate" in done.stderr
+                assert "Traceback" not in done.stderr
         finally:
             db.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
     assert (code, found["migrations"][0], found["migrations"][2]) == (1, "fail", "tillstream migrate")
