@@ -26,6 +26,7 @@ from deploy.doctor import doctor
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
+from deploy.paragraphs import flow
 from deploy.replay import rebuild, replay
 from deploy.stack import STACK_FILE, Stack, running
 from deploy.stock import stock
@@ -57,7 +58,7 @@ def main() -> None:
     """Run a command; errors of ours end it with what to do next. Exit codes: 1 failed, 2 put it right, 75 try again."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        app()
+        flow(typer.main.get_command(app))()
     except TillstreamError as exc:
         _fail(str(exc))
         sys.exit(75 if isinstance(exc, Unavailable) else 2)
@@ -177,10 +178,17 @@ def migrate(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
 
 
 @topics_app.command()
-def ensure(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
+def ensure(
+    alter: Annotated[
+        bool, typer.Option("--alter", help="Set what differs on those that exist. A shorter retention deletes.")
+    ] = False,
+    data_dir: DataDir = DEFAULT_DATA_DIR,
+) -> None:
     """Make the missing topics and verify them all."""
-    created = admin.ensure(running(data_dir)[0])
-    console.print("\n".join(f"created {name}" for name in created) if created else "all topics fit the catalogue")
+    settings = running(data_dir)[0]
+    done = admin.alter(settings) if alter else []
+    done += [f"created {name}" for name in admin.ensure(settings)]
+    console.print("\n".join(done) if done else "all topics fit the catalogue", highlight=False, soft_wrap=True)
 
 
 @app.command()

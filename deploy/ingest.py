@@ -86,8 +86,12 @@ def _jobs(file: Path | None, data_dir: Path | None, tenant_id: str | None, entit
     assert file is not None
     if tenant_id is None or entity is None:
         raise Misconfigured("one FILE needs --tenant-id and --entity")
+    if file.is_dir():
+        raise Misconfigured(f"{file} is a folder: give it with --data-dir, or name one file in it")
+    if str(file) == "-" or (file.exists() and not file.is_file()):
+        raise Misconfigured(f"{file} is no file that can be read twice, as going on needs: write it to one first")
     if not file.is_file():
-        raise Misconfigured(f"{file} is no file")
+        raise Misconfigured(f"there is no file {file}")
     return [Job(tenant_id, entity, file, tenant_id, "EUR")]
 
 

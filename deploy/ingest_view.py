@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from deploy.operate import table_of
@@ -20,6 +20,7 @@ _SHOWN: Final = 10
 """Row errors shown without --verbose."""
 _LINE_S: Final = 10.0
 _BARS_KEPT: Final = 20
+_NAME_CELLS: Final = 24
 _RARE: Final = ("rejected", "superseded", "duplicate", "refused later")
 """Columns of the table at the end where there is something to say."""
 
@@ -35,10 +36,8 @@ class View:
         self._started = self._line_at = time.monotonic()
         self._pause_at = 0.0
         self._bars: dict[str, tuple[TaskID, float]] = {}
-        rows = TextColumn(
-            "{task.fields[accepted]:,} rows, {task.fields[rejected]:,} rejected, {task.fields[rate]:,.0f}/s"
-        )
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), rows, TimeRemainingColumn())
+        rows = TextColumn("{task.fields[rows]}")
+        columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), rows, TimeRemainingColumn())
         # What goes to a file must not be caught for the terminal.
         both = sys.stdout.isatty()
         self._progress = Progress(
@@ -61,8 +60,8 @@ class View:
         """A bar from where the upload goes on."""
         done = upload.progress.place.offset
         self._done += done
-        counts: dict[str, Any] = {"accepted": upload.progress.accepted, "rejected": upload.progress.rejected, "rate": 0}
-        bar = self._progress.add_task(upload.name, total=upload.progress.file.size, completed=done, **counts)
+        total, rows = upload.progress.file.size, _rows(upload, 0)
+        bar = self._progress.add_task(short(upload.name), total=total, completed=done, rows=rows)
         self._bars[upload.name] = bar, time.monotonic()
 
     def answered(self, upload: Upload, chunk: Chunk, answer: Answer) -> None:
@@ -71,10 +70,8 @@ class View:
         self._accepted += answer.accepted
         self._rejected += answer.rejected
         bar, since = self._bars[upload.name]
-        progress, rate = upload.progress, upload.sent_rows / max(1e-3, time.monotonic() - since)
-        self._progress.update(
-            bar, advance=chunk.size, accepted=progress.accepted, rejected=progress.rejected, rate=rate
-        )
+        rows = _rows(upload, upload.sent_rows / max(1e-3, time.monotonic() - since))
+        self._progress.update(bar, advance=chunk.size, rows=rows)
         self._show(upload, chunk, answer)
         if not self._err.is_terminal and time.monotonic() - self._line_at > _LINE_S:
             self._line_at = time.monotonic()
@@ -82,7 +79,7 @@ class View:
 
     def note(self, upload: Upload, text: str) -> None:
         """A line of its own."""
-        self._say(f"{upload.name} {text}")
+        self._say(f"{upload.source.path} {text}")
 
     def ended(self, upload: Upload) -> None:
         """Make room where there are many bars."""
@@ -107,13 +104,13 @@ class View:
         refused = [u for u in uploads if u.progress.token and (u.progress.rejected or u.refused_later)]
         for upload in refused[:3]:
             command = f"tillstream uploads errors {upload.progress.token} --tenant-id {upload.tenant_id}"
-            self._say(f"refused rows of {upload.name}: {command}; put right, 'uploads correct' takes them back")
+            self._say(f"refused rows of {upload.source.path}: {command}; put right, 'uploads correct' takes them back")
 
     def _show(self, upload: Upload, chunk: Chunk, answer: Answer) -> None:
         room = len(answer.errors) if self._verbose else max(0, _SHOWN - self._shown)
         for error in answer.errors[:room]:
             line = upload.source.line_of(chunk, error["line"])
-            where = f"{upload.name}:{line}: {error['pointer'] or '/'}"
+            where = f"{upload.source.path}:{line}: {error['pointer'] or '/'}"
             self._out.print(
                 f"{where}: {error['code']}, {error['detail']}", markup=False, highlight=False, soft_wrap=True
             )
@@ -127,6 +124,17 @@ class View:
 
     def _say(self, text: str) -> None:
         self._err.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _rows(upload: Upload, rate: float) -> str:
+    rejected = f", {upload.progress.rejected:,} rejected" if upload.progress.rejected else ""
+    return f"{upload.progress.accepted:,} rows{rejected}, {rate:,.0f}/s"
+
+
+def short(name: str) -> str:
+    """A name that leaves a bar's numbers their room on 80 columns: its beginning and its end."""
+    kept = _NAME_CELLS // 2
+    return name if len(name) <= _NAME_CELLS else f"{name[: kept - 1]}…{name[-kept:]}"
 
 
 def closing(uploads: Sequence[Upload], seconds: float, *, waited: bool) -> Table:

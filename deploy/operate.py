@@ -47,17 +47,20 @@ def audit(
 ) -> None:
     """Compare the log with the ledger: accepted - sum of outcomes = in flight.
 
-    Exits 1 when the ledger contradicts the log, or when --wait has passed and rows are still in flight.
+    Lost is what sinks have passed without a line in the ledger. Exits 1 when something is lost or the ledger
+    contradicts the log, or when --wait has passed and rows are still in flight.
     """
     report = audit_(running(data_dir)[0], wait_s=wait)
     if as_json:
         listed = {
-            t: {"accepted": v.accepted, **v.outcomes, "in_flight": v.in_flight} for t, v in report.tenants.items()
+            t: {"accepted": v.accepted, **v.outcomes, "in_flight": v.in_flight, "lost": v.lost}
+            for t, v in report.tenants.items()
         }
-        print(json.dumps({"tenants": listed, "missing": report.missing, "wrong": report.wrong}))  # noqa: T201
+        said = {"tenants": listed, "missing": report.missing, "lost": report.lost, "wrong": report.wrong}
+        print(json.dumps(said))  # noqa: T201
     else:
         show(accounts(report, narrow=console.is_terminal))
-        for line in (*report.wrong, *(report.missing if wait else ())):
+        for line in (*report.wrong, *report.lost, *(report.missing if wait and not report.lost else ())):
             console.print(line, style="red", markup=False, highlight=False, soft_wrap=True)
     if report.broken or (wait and not report.drained):
         raise typer.Exit(1)
@@ -70,10 +73,16 @@ def accounts(report: Report, *, narrow: bool) -> Table:
         name for name in OUTCOMES
         if name == "applied" or not narrow or any(tally.outcomes[name] for tally in tallies)
     ]  # fmt: skip
-    names = ("accepted", *shown, "in flight")
+    lost = any(tally.lost for tally in tallies)
+    names = ("accepted", *shown, "in flight", *(["lost"] if lost else []))
     table = table_of("tenant", *names, whole=names)
     for tenant_id, tally in sorted(report.tenants.items()):
-        counts = (tally.accepted, *(tally.outcomes[name] for name in shown), tally.in_flight)
+        counts = (
+            tally.accepted,
+            *(tally.outcomes[name] for name in shown),
+            tally.in_flight,
+            *([tally.lost] if lost else []),
+        )
         table.add_row(tenant_id, *(f"{count:,}" for count in counts))
     return table
 

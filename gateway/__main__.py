@@ -8,7 +8,7 @@ from typing import Final
 
 import uvicorn
 
-from gateway import isolation
+from gateway import isolation, same_log
 from gateway.app import create_app
 from gateway.protocol import BoundedHeaders
 from producers import admin
@@ -20,7 +20,10 @@ _MIN_SECRET: Final = 32
 
 
 def main() -> None:
-    """Verify the topics and prove that tenants are isolated, then serve. Exits 2 where something must be mended."""
+    """Verify the topics, hold them against the database, prove that tenants are isolated, then serve.
+
+    Exits 2 where something must be mended.
+    """
     settings = Settings.from_env()
     logs.setup(settings)
     metrics.of_role("gateway")
@@ -57,7 +60,9 @@ def _check(settings: Settings) -> None:
             " Make one with: openssl rand -hex 32"
         )
     try:
-        admin.verify(settings)
+        partitions = admin.verify(settings)
+        if settings.reader_database_url:
+            same_log.prove(settings, partitions)
     except Unavailable as exc:
         logging.warning("%s; serving 503 until it does", exc)
     try:

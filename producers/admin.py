@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 from schemas.topics import CATALOGUE, INGESTION, Topic
 
 _VISIBLE_S: Final = 20.0
+_NEVER_CHANGES: Final = (
+    "A number of partitions cannot be taken back: begin anew with other topics (TILLSTREAM_PREFIX) and an empty"
+    " database"
+)
 
 
 def ensure(settings: Settings) -> list[str]:
@@ -57,22 +61,62 @@ def verify(settings: Settings) -> int:
         raise Misconfigured(f"topics: {'; '.join(wrong)}. Run: tillstream topics ensure")
     # Counts never change, so the one that exists rules; the setting only says how to make them.
     partitions = existing[settings.named(INGESTION)]
-    resources = [ConfigResource(ResourceType.TOPIC, name) for name in catalogue]
-    for resource, described in admin.describe_configs(resources).items():
-        actual = {name: entry.value for name, entry in described.result().items()}
-        wrong += _differences(resource.name, catalogue[resource.name], existing[resource.name], partitions, actual)
-    if wrong:
-        raise Misconfigured(f"topics differ from the catalogue (schemas/topics.py): {'; '.join(wrong)}")
+    for name, topic in catalogue.items():
+        expected = 1 if topic.single_partition else partitions
+        if existing[name] != expected:
+            wrong.append(f"{name} has {existing[name]} partitions, not {expected}")
+    settable = [
+        f"{name} has {setting}={actual}, not {wanted}"
+        for name, differing in _differences(admin, catalogue).items()
+        for setting, (actual, wanted) in differing.items()
+    ]
+    if wrong or settable:
+        advice = [_NEVER_CHANGES] if wrong else []
+        advice += ["To set what differs: tillstream topics ensure --alter"] if settable else []
+        said = "; ".join(wrong + settable)
+        raise Misconfigured(f"topics differ from the catalogue (schemas/topics.py): {said}. {'. '.join(advice)}")
     return partitions
 
 
-def _differences(name: str, topic: Topic, count: int, partitions: int, actual: dict[str, str]) -> list[str]:
-    expected = 1 if topic.single_partition else partitions
-    wrong = [] if count == expected else [f"{name} has {count} partitions, not {expected}"]
-    for setting, value in topic.config().items():
-        if set(actual[setting].split(",")) != set(value.split(",")):
-            wrong.append(f"{name} has {setting}={actual[setting]}, not {value}")
-    return wrong
+def alter(settings: Settings) -> list[str]:
+    """Set what differs from the catalogue on topics that exist, and say what. Other settings stay as they are."""
+    admin = _admin(settings)
+    existing = _partitions(admin)
+    catalogue = {name: topic for topic in CATALOGUE.values() if (name := settings.named(topic.name)) in existing}
+    differences = {name: differing for name, differing in _differences(admin, catalogue).items() if differing}
+    wanted = [
+        ConfigResource(
+            ResourceType.TOPIC,
+            name,
+            incremental_configs=[
+                ConfigEntry(setting, value, incremental_operation=AlterConfigOpType.SET)
+                for setting, (_, value) in differing.items()
+            ],
+        )
+        for name, differing in differences.items()
+    ]
+    for altered in admin.incremental_alter_configs(wanted).values() if wanted else ():
+        altered.result()
+    return [
+        f"{name}: {setting}={value}, was {before}"
+        for name, differing in differences.items()
+        for setting, (before, value) in differing.items()
+    ]
+
+
+def _differences(admin: AdminClient, catalogue: dict[str, Topic]) -> dict[str, dict[str, tuple[str, str]]]:
+    """By topic and setting: what it is, and what the catalogue wants."""
+    found = {}
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in catalogue]
+    for resource, described in admin.describe_configs(resources).items() if resources else ():
+        actual = {name: entry.value for name, entry in described.result().items()}
+        wanted = catalogue[resource.name].config()
+        found[resource.name] = {
+            setting: (actual[setting], value)
+            for setting, value in wanted.items()
+            if set(actual[setting].split(",")) != set(value.split(","))
+        }
+    return found
 
 
 def _admin(settings: Settings) -> AdminClient:
@@ -92,6 +136,16 @@ def describe(admin: AdminClient, topics: list[str]) -> dict[str, Described]:
     described = admin.describe_topics(TopicCollection(topics), request_timeout=10)
     found = {name: future.result() for name, future in described.items()}
     return {name: Described(str(topic.topic_id), len(topic.partitions)) for name, topic in found.items()}
+
+
+def refuse_other_count(topic: str, partitions: int, known: int, filled: str = "this database was filled") -> None:
+    """Raises Misconfigured where a topic has not the number of partitions that something was `filled` from."""
+    if partitions != known:
+        raise Misconfigured(
+            f"{topic} has {partitions} partitions, and {filled} from {known}: a tenant's new messages may lie on"
+            f" another partition than its old ones, in no order. Point at the cluster that has {known}, or begin anew"
+            " with other topics (TILLSTREAM_PREFIX) and an empty database"
+        )
 
 
 def topic_ids(admin: AdminClient, topics: list[str]) -> dict[str, str]:

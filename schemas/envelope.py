@@ -6,21 +6,23 @@ CloudEvents 1.0.2 and its Kafka protocol binding 1.0.2 (section 3.2, binary cont
 
 import hashlib
 import hmac
-import re
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import pairwise
 from typing import Final
 
+from schemas import header_values
 from schemas.errors import Rejected, Undecodable
 from schemas.ids import uuid5
+from schemas.origin import NAMESPACE as NAMESPACE
+from schemas.origin import Headers as Headers
+from schemas.origin import Position as Position
+from schemas.origin import Redrive as Redrive
+from schemas.origin import Request as Request
+from schemas.origin import redrive_in, request_in
 
-Headers = list[tuple[str, bytes]]
-
-NAMESPACE: Final = uuid.UUID("6f9a2d1e-5a0b-5c57-9d0c-7c1f2b6f4e11")
 _NAMESPACE: Final = NAMESPACE.bytes
 CONTENT_TYPE: Final = b"application/avro"
 _SPECVERSION: Final = ("ce_specversion", b"1.0")
@@ -28,9 +30,6 @@ _AVRO: Final = ("content-type", CONTENT_TYPE)
 _GATEWAY: Final = ("ce_source", b"gateway")
 _ONE_ROW: Final = ("ts-rows", b"1")
 _ONE_LINE: Final = ("ts-lines", b"1-1/1")
-_LINES: Final = re.compile(rb"([0-9]{1,9})-([0-9]{1,9})/([0-9]{1,9})")
-_INDEXES: Final = re.compile(rb"[0-9]{1,6}(?:,[0-9]{1,6})*")
-_YEAR_2200_MS: Final = 7_258_118_400_000
 BATCH_TYPES: Final = frozenset(f"tillstream.{entity}.v1" for entity in ("customers", "products", "orders"))
 ROWS_REJECTED: Final = "tillstream.rows-rejected.v1"
 UPLOAD_OPENED: Final = "tillstream.upload-opened.v1"
@@ -40,75 +39,6 @@ INGESTION_POLICY: Final = "tillstream.ingestion-policy.v1"
 INGESTION_TYPES: Final = BATCH_TYPES | {
     ROWS_REJECTED, UPLOAD_OPENED, UPLOAD_COMPLETED, UPLOAD_CANCELLED, INGESTION_POLICY,
 }  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a message lies: topic, partition, offset, and the broker's append time in Unix milliseconds."""
-
-    topic: str
-    partition: int
-    offset: int
-    time_ms: int
-
-    def header(self) -> bytes:
-        """The value of a `ts-src` header, and of others that name a place."""
-        return f"{self.topic}/{self.partition}/{self.offset}/{self.time_ms}".encode()
-
-    @classmethod
-    def parse(cls, header: bytes) -> "Position":
-        """Read what `header` made; raises Undecodable."""
-        try:
-            topic, partition, offset, time_ms = header.decode().split("/")
-            return cls(topic, int(partition), int(offset), int(time_ms))
-        except ValueError as exc:
-            raise Undecodable("bad_header", f"not topic/partition/offset/time: {header[:60]!r}") from exc
-
-    def event_id(self) -> str:
-        """The id of a message that came without one: the same at every redelivery, another at every resend."""
-        return str(uuid.uuid5(NAMESPACE, f"{self.topic}/{self.partition}/{self.offset}"))
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """The request that a message is a part of, by which a resend is known however it is split.
-
-    `id` is that of a POST under its Idempotency-Key, or of a chunk of an upload; the message carries its lines `first`
-    to `last` of `total`, counted from 1. `chunk` of an upload-completed message is how many chunks there are.
-    """
-
-    id: uuid.UUID
-    first: int
-    last: int
-    total: int
-    upload: uuid.UUID | None = None
-    chunk: int = 0
-
-    def headers(self) -> "Headers":
-        """The `ts-` headers that say it."""
-        said = [
-            ("ts-request", str(self.id).encode()),
-            ("ts-lines", b"%d-%d/%d" % (self.first, self.last, self.total)),
-        ]
-        if self.upload is not None:
-            said += [("ts-upload", str(self.upload).encode()), ("ts-chunk", b"%d" % self.chunk)]
-        return said
-
-
-@dataclass(frozen=True, slots=True)
-class Redrive:
-    """That rows come once more (`schemas.redrive`): `of` is where their message lay when it came first.
-
-    `rows` are the indexes that the rows had there, ascending; empty where all of them come again.
-    """
-
-    of: Position
-    rows: tuple[int, ...] = ()
-
-    def headers(self) -> "Headers":
-        """The `ts-` headers that say it."""
-        said = [("ts-redrive-of", self.of.header())]
-        return [*said, ("ts-redrive-rows", b",".join(b"%d" % row for row in self.rows))] if self.rows else said
 
 
 @dataclass(frozen=True, slots=True)
@@ -321,81 +251,22 @@ def dead_letter_headers(
 
 
 def _read(found: dict[str, bytes], value: bytes | None, src: Position) -> Envelope:
-    type_ = _text(found, "ce_type")
+    type_ = header_values.text(found, "ce_type")
     if type_ is None:
         raise Undecodable("no_ce_type", "header ce_type is missing; see README, 'Produce directly'")
     return Envelope(
-        event_id=_text(found, "ce_id") or src.event_id(),
+        event_id=header_values.text(found, "ce_id") or src.event_id(),
         type=type_,
-        source=_text(found, "ce_source") or "unknown",
-        accepted_ms=_unix_ms(found["ce_time"]) if "ce_time" in found else src.time_ms,
-        rows=_count(found.get("ts-rows", b"0")),
-        content_hash=_digest(found.get("ts-hash"), value),
+        source=header_values.text(found, "ce_source") or "unknown",
+        accepted_ms=header_values.unix_ms(found["ce_time"]) if "ce_time" in found else src.time_ms,
+        rows=header_values.count(found.get("ts-rows", b"0")),
+        content_hash=header_values.digest(found.get("ts-hash"), value),
         src=src,
         traceparent=found.get("traceparent"),
-        request=_request(found) if "ts-request" in found else None,
-        trimmed=_count(found.get("ts-trimmed", b"0")),
-        redrive=_redrive(found) if "ts-redrive-of" in found else None,
+        request=request_in(found) if "ts-request" in found else None,
+        trimmed=header_values.count(found.get("ts-trimmed", b"0")),
+        redrive=redrive_in(found) if "ts-redrive-of" in found else None,
     )
-
-
-def _request(found: dict[str, bytes]) -> Request:
-    lines = _LINES.fullmatch(found.get("ts-lines", b""))
-    chunk = found.get("ts-chunk", b"0")
-    try:
-        request = uuid.UUID(found["ts-request"].decode())
-        upload = uuid.UUID(found["ts-upload"].decode()) if "ts-upload" in found else None
-    except ValueError as exc:
-        raise Undecodable("bad_header", "ts-request and ts-upload are UUIDs") from exc
-    if lines is None or not 1 <= int(lines[1]) <= int(lines[2]) <= int(lines[3]):
-        raise Undecodable("bad_header", f"ts-lines is not first-last/total: {found.get('ts-lines', b'')[:40]!r}")
-    if not chunk.isdigit() or len(chunk) > 7:
-        raise Undecodable("bad_header", f"ts-chunk is not a number: {chunk[:20]!r}")
-    return Request(request, int(lines[1]), int(lines[2]), int(lines[3]), upload, int(chunk))
-
-
-def _redrive(found: dict[str, bytes]) -> Redrive:
-    indexes = found.get("ts-redrive-rows", b"0")
-    if not _INDEXES.fullmatch(indexes):
-        raise Undecodable("bad_header", f"ts-redrive-rows is not a list of indexes: {indexes[:40]!r}")
-    rows = tuple(map(int, indexes.split(b","))) if "ts-redrive-rows" in found else ()
-    if any(one >= other for one, other in pairwise(rows)):
-        raise Undecodable("bad_header", "ts-redrive-rows does not ascend")
-    of = Position.parse(found["ts-redrive-of"])
-    if not (0 <= of.offset < 2**63 and 0 <= of.time_ms < _YEAR_2200_MS):
-        raise Undecodable("bad_header", "ts-redrive-of is no position in a log")
-    return Redrive(of, rows)
-
-
-def _text(found: dict[str, bytes], name: str) -> str | None:
-    raw = found.get(name)
-    if raw is None:
-        return None
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as exc:
-        raise Undecodable("bad_header", f"{name} is not UTF-8") from exc
-    if len(text) > 200 or not text.isprintable() or not text:
-        raise Undecodable("bad_header", f"{name} must be 1 to 200 printable characters")
-    return text
-
-
-def _count(raw: bytes) -> int:
-    if not raw.isdigit() or len(raw) > 6:
-        raise Undecodable("bad_header", f"ts-rows is not a count: {raw[:20]!r}")
-    return int(raw)
-
-
-def _digest(raw: bytes | None, value: bytes | None) -> bytes:
-    if raw is None:
-        return hashlib.sha256(value or b"").digest()
-    try:
-        digest = bytes.fromhex(raw.decode())
-    except ValueError as exc:
-        raise Undecodable("bad_header", "ts-hash is not hexadecimal") from exc
-    if len(digest) != 32:
-        raise Undecodable("bad_header", "ts-hash is not 32 bytes of SHA-256")
-    return digest
 
 
 def _rfc3339(unix_ms: int) -> bytes:
@@ -405,16 +276,3 @@ def _rfc3339(unix_ms: int) -> bytes:
 @lru_cache(64)
 def _second(unix_s: int) -> bytes:
     return datetime.fromtimestamp(unix_s, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-
-
-def _unix_ms(raw: bytes) -> int:
-    try:
-        moment = datetime.fromisoformat(raw.decode())
-    except ValueError as exc:
-        raise Undecodable("bad_header", f"ce_time is not RFC 3339: {raw[:40]!r}") from exc
-    if moment.tzinfo is None:
-        raise Undecodable("bad_header", "ce_time has no offset")
-    unix_ms = round(moment.timestamp() * 1000)
-    if not 0 <= unix_ms < _YEAR_2200_MS:
-        raise Undecodable("bad_header", "ce_time is not between 1970 and 2199")
-    return unix_ms

@@ -13,7 +13,8 @@ from producers import admin
 from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.settings import Settings
-from sinks.consumer import Sink, Stopped
+from sinks.connection import Stopped
+from sinks.consumer import Sink
 from sinks.daily_metrics import Refresher
 
 

@@ -17,10 +17,11 @@ from producers.breaker import Breaker
 from producers.lag import Lag, Partition
 from producers.registry import backoff
 from schemas import metrics, topics, tracing
-from schemas.errors import TillstreamError, Unavailable
+from schemas.errors import Unavailable
 from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
+from sinks.connection import Connection, Stopped
 from sinks.counting import count
 from sinks.intake import Intake
 from sinks.law import Law
@@ -41,18 +42,14 @@ _LOOK_S: Final = 2.0
 _ASKED_AGAIN: Final = 5
 
 
-class Stopped(TillstreamError):
-    """`stop` was called while a write waited for what is away."""
-
-
 class Sink:
     """One sink process. Several share the partitions through a consumer group; PostgreSQL keeps the offsets."""
 
     def __init__(self, settings: Settings, *, accept_gap: bool = False) -> None:
         self._settings = settings
         self._accept_gap = accept_gap
-        self._db: writer.Db | None = None
         self._stopping = threading.Event()
+        self._connection = Connection(settings.database_url, self._stopping)
         self._admin = AdminClient({**settings.kafka, "log_level": 3})
         self._consumer = confluent_kafka.Consumer(
             {
@@ -117,8 +114,7 @@ class Sink:
             self._law.stop()
             self._writer.shutdown()
             self._consumer.close()
-            if self._db is not None:
-                self._db.close()
+            self._connection.close()
 
     def stop(self) -> None:
         """Finish the batch at hand, then return from `run`."""
@@ -127,18 +123,13 @@ class Sink:
     def _know_topics(self) -> None:
         self._known = describe(self._admin, self._topics)
         lasting = {name: topic for name, topic in self._known.items() if name != self._expiring}
-        for pause in backoff():
-            try:
-                offsets.settle_partitions(self._connected(), lasting)
-                break
-            except psycopg.Error as error:
-                self._wait_out(error, pause)
+        self._connection.insist(lambda db: offsets.settle_partitions(db, lasting))
 
     def _look(self) -> None:
         """End where an older copy of the database took its place: partitions without new messages would stay behind."""
         self._looked = time.monotonic()
         try:
-            offsets.refuse_other_past(self._connected(), self._positions)
+            self._connection.once(lambda db: offsets.refuse_other_past(db, self._positions))
         except psycopg.Error as error:  # away, or not ours to read: the next write waits for it
             if not faults.is_environment(error):
                 raise
@@ -192,13 +183,10 @@ class Sink:
         self._finish()
         self._assignment += 1
         logs = {(p.topic, p.partition): self._log_range(consumer, p) for p in partitions}
-        for pause in backoff():
-            try:
-                self._positions = {at: self._load(*at, log_range) for at, log_range in logs.items()}
-                self._intake.policies.load(self._connected())
-                break
-            except psycopg.Error as error:
-                self._wait_out(error, pause)
+        self._positions = self._connection.insist(
+            lambda db: {at: self._load(db, *at, log_range) for at, log_range in logs.items()}
+        )
+        self._connection.insist(self._intake.policies.load)
         for partition in partitions:
             partition.offset = self._positions[partition.topic, partition.partition]
         consumer.assign(partitions)
@@ -219,9 +207,9 @@ class Sink:
                 self._stopping.wait(pause)
         raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
-    def _load(self, topic: str, partition: int, log_range: tuple[int, int]) -> int:
+    def _load(self, db: writer.Db, topic: str, partition: int, log_range: tuple[int, int]) -> int:
         topic_id, expires = self._known[topic].id, topic == self._expiring
-        return offsets.load(self._connected(), topic, partition, topic_id, log_range, self._accept_gap, expires)
+        return offsets.load(db, topic, partition, topic_id, log_range, self._accept_gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""
@@ -248,16 +236,14 @@ class Sink:
         """Write a batch, however long PostgreSQL is away. Runs in the writer's thread."""
         started, began_ns = time.perf_counter(), time.time_ns()
         unsure = False
-        for pause in backoff():
-            try:
-                db = self._connected()
-                if unsure and offsets.landed(db, moves):
-                    break
-                writer.write(db, batch, moves, self._breaker)
-                break
-            except psycopg.Error as error:
-                self._wait_out(error, pause)
+
+        def write(db: writer.Db) -> None:
+            nonlocal unsure
+            if not (unsure and offsets.landed(db, moves)):
                 unsure = True
+                writer.write(db, batch, moves, self._breaker)
+
+        self._connection.insist(write)
         metrics.WRITE_SECONDS.observe(time.perf_counter() - started)
         for record in {(record.topic(), record.partition()): record for record in records}.values():
             self._lag.done((record.topic(), record.partition()), record.offset(), record.timestamp()[1] / 1000)
@@ -276,26 +262,4 @@ class Sink:
 
     def _group(self) -> str:
         """A group a database: two that share one would each get the half of all partitions."""
-        for pause in backoff():
-            try:
-                return self._settings.named(f"{GROUP}-{offsets.database_id(self._connected())}")
-            except psycopg.Error as error:
-                self._wait_out(error, pause)
-        raise AssertionError("the backoff has no end")
-
-    def _connected(self) -> writer.Db:
-        """The connection, made anew where it broke. Raises psycopg.Error while PostgreSQL is away."""
-        if self._db is None or self._db.closed:
-            self._db = writer.connect(self._settings.database_url)
-            metrics.DATABASE_UP.labels("write").set(1)
-        return self._db
-
-    def _wait_out(self, error: psycopg.Error, seconds: float) -> None:
-        """Wait where the environment is at fault; raises what is not, and Unavailable when told to stop."""
-        if not faults.is_environment(error):
-            raise error
-        log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, seconds)
-        metrics.SINK_WAITS.inc()
-        metrics.DATABASE_UP.labels("write").set(0)
-        if self._stopping.wait(seconds):
-            raise Stopped("told to stop while PostgreSQL was away; nothing of the batch at hand is committed")
+        return self._settings.named(f"{GROUP}-{self._connection.insist(offsets.database_id)}")

@@ -1,6 +1,5 @@
 """Counts the days of tenants again whose orders changed, beside the sink (sinks/migrations/0011_daily_metrics.sql)."""
 
-import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +15,7 @@ from schemas import metrics, topics
 from schemas.settings import Settings
 from sinks import faults
 from sinks.sql import statement
-
-log = logging.getLogger(__name__)
+from sinks.waiting import Waiting
 
 Db = psycopg.Connection[Any]
 Day = tuple[str, date]
@@ -63,17 +61,18 @@ class Refresher:
             self._on_failure()
 
     def _run(self) -> None:
-        pauses, pause = backoff(), 0.0
+        waiting, pauses, pause = Waiting("to count days"), backoff(), 0.0
         while not self._stopping.wait(pause):
             started = time.perf_counter()
             try:
-                days = refresh(self._connected(), self._topic)
+                with waiting.for_answer():
+                    days = refresh(self._connected(), self._topic)
             except psycopg.Error as error:
                 if not faults.is_environment(error):
                     raise
                 pause = next(pauses)
                 if not self._stopping.is_set():
-                    log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, pause)
+                    waiting.because(str(error).strip() or type(error).__name__)
                     metrics.SINK_WAITS.inc()
                 continue
             seconds = time.perf_counter() - started

@@ -39,6 +39,26 @@ def pending(db: psycopg.Connection[Any]) -> list[str]:
     return [name for name, _ in _missing(db)]
 
 
+def require(db: psycopg.Connection[Any]) -> None:
+    """Raises Misconfigured where a migration is missing. One that we do not have is a newer version's, and no fault.
+
+    A login that may not look passes: what it lacks then, it is told by what it does.
+    """
+    try:
+        with db.transaction():
+            if db.execute("SELECT to_regclass('migrations')").fetchone() == (None,):
+                known = set()
+            else:
+                known = {name for (name,) in db.execute("SELECT name FROM migrations")}
+    except psycopg.errors.InsufficientPrivilege:
+        return
+    missing = [file.name.removesuffix(".sql") for file in _files() if file.name not in known]
+    if missing:
+        number, _, what = missing[0].partition("_")
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise Misconfigured(f"the database lacks migration {number} ({what}){more}. Run: tillstream migrate")
+
+
 def _files() -> list[Traversable]:
     files = resources.files("sinks").joinpath("migrations").iterdir()
     return sorted((file for file in files if file.name.endswith(".sql")), key=lambda file: file.name)

@@ -5,7 +5,7 @@ from typing import Any
 
 import psycopg
 
-from producers.admin import Described
+from producers.admin import Described, refuse_other_count
 from schemas.errors import Misconfigured, TillstreamError
 from sinks.sql import statement
 
@@ -98,16 +98,6 @@ def load(
         db.commit()
         return first
     return int(next_offset)
-
-
-def refuse_other_count(topic: str, partitions: int, known: int) -> None:
-    """Raises Misconfigured where a topic has not the number of partitions that a database was filled from."""
-    if partitions != known:
-        raise Misconfigured(
-            f"{topic} has {partitions} partitions, and this database was filled from {known}: a tenant's new messages"
-            f" may lie on another partition than its old ones, in no order. Point at the cluster that has {known}, or"
-            " begin anew with other topics (TILLSTREAM_PREFIX) and an empty database"
-        )
 
 
 def refuse_other_log(where: str, log: tuple[str, int], known: tuple[str, int]) -> None:

@@ -9,6 +9,7 @@ import psycopg
 from producers.breaker import Breaker, Verdict
 from sinks import dead_letters, ledger, policies, prices, redrives, stock, tenants, uploads
 from sinks.batch import Batch, Message
+from sinks.migrate import require
 from sinks.offsets import Move, advance
 from sinks.sql import statement
 from sinks.upsert import INVALID, upsert
@@ -17,8 +18,9 @@ Db = psycopg.Connection[Any]
 
 
 def connect(database_url: str) -> Db:
-    """A connection with the rights of the writer role and its staging tables."""
+    """A connection with the rights of the writer role and its staging tables. Raises Misconfigured without tables."""
     db = psycopg.connect(database_url, application_name="tillstream-sink", connect_timeout=5)
+    require(db)
     db.execute("SET ROLE tillstream_writer")
     db.execute("SET idle_in_transaction_session_timeout = '30s'")  # who froze must not keep its offsets locked
     db.execute("SET plan_cache_mode = force_custom_plan")

@@ -3,7 +3,7 @@
 An entry is (tenant, event id) -> source offset, append time, content hash; for the parts of a request it is (tenant,
 request) and holds the lines that have come, so that a resend which is split elsewhere is known line by line. The table
 also holds, under keys no event can have, the state of uploads, the fence (the last source offset whose outputs were
-flushed, and the UUID of the topic it was counted in) and the crash note.
+flushed, and the UUID of the topic it was counted in), the number of that topic's partitions and the crash note.
 """
 
 import logging
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 FENCE: Final = b"\x00fence"
 CRASH: Final = b"\x00crash"
 GIVEN_UP: Final = b"\x00given-up"
+PARTITIONS: Final = b"\x00partitions"
 KEPT_MS: Final = 7 * 86_400_000
 """How long an id is remembered; the changelog topic keeps its records as long."""
 CRASHES: Final = 3
@@ -45,6 +46,7 @@ _LINES: Final = struct.Struct(">II")
 _UPLOAD: Final = struct.Struct(">qq?II")
 _NOTE: Final = struct.Struct(">qi")
 _OFFSET_BYTES: Final = 8
+_COUNT_BYTES: Final = 4
 _LOST: Final = struct.Struct(">q8s")
 _MOST_LOST: Final = 10
 """Messages of other tenants than the worst that may be given up among 1,000 offsets."""
@@ -249,9 +251,16 @@ def fence_of(seen: Mapping[bytes, bytes]) -> Fence | None:
     return Fence(int.from_bytes(fence[:_OFFSET_BYTES], "big"), fence[_OFFSET_BYTES:].decode())
 
 
-def advance_fence(seen: Seen, offset: int, topic_id: str) -> None:
-    """Remember that all up to `offset` of the topic with this UUID is in this flush."""
+def advance_fence(seen: Seen, offset: int, topic_id: str, partitions: int) -> None:
+    """Remember that all up to `offset` of the topic with this UUID, and so many partitions, is in this flush."""
     seen[FENCE] = offset.to_bytes(_OFFSET_BYTES, "big") + topic_id.encode()
+    seen[PARTITIONS] = partitions.to_bytes(_COUNT_BYTES, "big")  # no part of the fence, which older versions read
+
+
+def partitions_of(seen: Mapping[bytes, bytes]) -> int | None:
+    """How many partitions the source had at the last flush; None before the first, and of the version before."""
+    count = seen.get(PARTITIONS)
+    return None if count is None else int.from_bytes(count, "big")
 
 
 def crashes(seen: Seen, offset: int) -> int:
@@ -289,5 +298,5 @@ def crash_note(seen: Seen, offset: int) -> bytes:
 
 
 def expired(key: bytes, value: bytes, now_ms: int) -> bool:
-    """Whether an entry may be forgotten; fence and crash note never are."""
-    return key not in (FENCE, CRASH) and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS
+    """Whether an entry may be forgotten; fence, number of partitions and crash note never are."""
+    return key not in (FENCE, PARTITIONS, CRASH) and int.from_bytes(value[8:16], "big") < now_ms - KEPT_MS

@@ -38,7 +38,7 @@ def install(app: App, partitions: int) -> None:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):
                     metrics.STEPS.labels(topics.INGESTION, _unique(step, seen, partitions)).inc()
-                    dedup.advance_fence(seen, step.at.offset, app.sources.ids[step.at.topic])
+                    dedup.advance_fence(seen, step.at.offset, app.sources.ids[step.at.topic], partitions)
             await app.steps.room()
 
 

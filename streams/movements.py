@@ -54,7 +54,7 @@ def install(app: App, partitions: int) -> None:
                 # The fence stays with the levels, which are kept for ever: what it covers is in them.
                 if not dedup.fenced(levels, step.at.offset):
                     metrics.STEPS.labels(topics.STOCK, _folded(step, levels, seen_events.of(step), partitions)).inc()
-                    dedup.advance_fence(levels, step.at.offset, app.sources.ids[step.at.topic])
+                    dedup.advance_fence(levels, step.at.offset, app.sources.ids[step.at.topic], partitions)
             await app.steps.room()
 
 

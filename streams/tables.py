@@ -25,9 +25,10 @@ import confluent_kafka
 import faust
 from faust.stores import memory
 
+from producers.admin import refuse_other_count
 from schemas import metrics
 from schemas.errors import Misconfigured
-from streams.dedup import fence_of
+from streams.dedup import fence_of, partitions_of
 from streams.steps import Changes, Step, refuse
 
 log = logging.getLogger(__name__)
@@ -144,9 +145,12 @@ class Store(memory.Store):
         metrics.ASSIGNED.set(len(mine))
 
     async def _check_source(self, source: str, mine: frozenset[int]) -> None:
-        """End the process where the source is not the log that our entries were made from."""
+        """End the process where the source is not the log that our entries were made from, or has other partitions."""
         fences = {n: fence for n in mine if (fence := fence_of(self.partitions[n])) is not None}
+        known = {count for n in mine if (count := partitions_of(self.partitions[n])) is not None}
         try:
+            for count in known:
+                refuse_other_count(source, self.app.conf.topic_partitions, count, "the tables were made")
             await asyncio.to_thread(self.app.sources.check, source, fences)
         except Misconfigured as exc:
             refuse(exc)

@@ -42,7 +42,7 @@ def install(app: App, partitions: int) -> None:
                 # As with stock, the fence stays with what is kept for ever.
                 if not dedup.fenced(prices, step.at.offset):
                     metrics.STEPS.labels(topics.PRICES, _judged(step, prices, seen_events.of(step), partitions)).inc()
-                    dedup.advance_fence(prices, step.at.offset, app.sources.ids[step.at.topic])
+                    dedup.advance_fence(prices, step.at.offset, app.sources.ids[step.at.topic], partitions)
             await app.steps.room()
 
 

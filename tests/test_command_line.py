@@ -57,6 +57,21 @@ def test_what_goes_to_a_pipe_is_not_cut(pipeline: Pipeline) -> None:
     assert f"{tenant} 1 1 0 0 0 0 0" in [" ".join(line.split()) for line in audited]
 
 
+def test_what_sinks_have_passed_without_a_line_is_lost_and_not_in_flight(pipeline: Pipeline) -> None:
+    tenant, key = pipeline.tenant()
+    assert pipeline.post(tenant, key, "orders", order(1) + order(2)).status_code == 202
+    pipeline.drained()
+    put_away = "UPDATE ledger SET partition = partition + %s WHERE tenant_id = %s RETURNING log_offset"
+    [(offset,)] = pipeline.sql(put_away, 1_000, tenant)
+    try:
+        said = eventually(lambda: (done := pipeline.cli("audit")).returncode and done.stdout)  # streams have committed
+        tallies = json.loads(pipeline.cli("audit", "--json").stdout)["tenants"]
+    finally:
+        pipeline.sql(put_away, -1_000, tenant)
+    assert f"@{offset}: 2 rows of '{tenant}'; sinks have passed it" in said
+    assert (tallies[tenant]["lost"], tallies[tenant]["in_flight"]) == (2, 0)
+
+
 def test_a_file_from_excel_is_ingested_and_audited(pipeline: Pipeline, tmp_path: Path) -> None:
     tenant, key = pipeline.tenant()
     file = tmp_path / "orders.ndjson"

@@ -2,12 +2,14 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 from pipeline import Pipeline, eventually
 from psycopg.conninfo import make_conninfo
 from test_end_to_end import order
@@ -83,7 +85,16 @@ def test_a_database_without_migrations_or_with_newer_ones(pipeline: Pipeline) ->
     with psycopg.connect(server, autocommit=True) as db:
         db.execute(f'CREATE DATABASE "{name}"'.encode())
         try:
-            code, found = examined(pipeline, database_url=make_conninfo(server, dbname=name))
+            bare = make_conninfo(server, dbname=name)
+            code, found = examined(pipeline, database_url=bare)
+            env = os.environ | pipeline.settings.env() | {"DATABASE_URL": bare}
+            for command in ("audit", "sinks"):
+                run = [sys.executable, "-c", "from deploy.cli import main; main()", command]
+                done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=60)
+                assert done.returncode == 2
+                assert "the database lacks migration 0001 (ingestion) and " in done.stderr
+                assert "Run: tillstream migrate" in done.stderr
+                assert "Traceback" not in done.stderr
         finally:
             db.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
     assert (code, found["migrations"][0], found["migrations"][2]) == (1, "fail", "tillstream migrate")
@@ -106,10 +117,26 @@ def test_workers_that_do_not_run_and_what_waits_for_them(own_pipeline: Pipeline)
     assert found["streams lag"][1] == "nothing to read"
 
 
+def other_setting(pipeline: Pipeline, name: str) -> None:
+    """A setting that differs is named, and so is the command that sets it, which does."""
+    entry = ConfigEntry("retention.ms", "600000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry])
+    admin = AdminClient({**pipeline.settings.kafka, "log_level": 0})
+    for altered in admin.incremental_alter_configs([resource]).values():
+        altered.result()
+    said = eventually(lambda: (seen := examined(pipeline)[1]["topics"])[0] == "fail" and seen[1])
+    assert f"{name} has retention.ms=600000, not -1" in said
+    assert said.endswith("To set what differs: tillstream topics ensure --alter")
+    assert pipeline.cli("topics", "ensure").returncode == 2
+    altered_to = pipeline.cli("topics", "ensure", "--alter")
+    assert (altered_to.returncode, altered_to.stdout) == (0, f"{name}: retention.ms=-1, was 600000\n")
+
+
 def test_a_topic_that_was_made_again_is_told_from_the_first(own_pipeline: Pipeline) -> None:
     own_pipeline.start("sinks", "streams", "gateway")
     own_pipeline.drained()
     name = own_pipeline.settings.named(topics.INGESTION_UNIQUE)
+    other_setting(own_pipeline, name)
     for role in ("gateway", "streams", "sinks"):
         own_pipeline.children[role].stop()
     admin = AdminClient({**own_pipeline.settings.kafka, "log_level": 0})

@@ -336,7 +336,8 @@ def test_it_gives_up_with_75_and_the_next_run_goes_on(pipeline: Pipeline, tmp_pa
         (["{file}", "--tenant-id", "acme", "--entity", "invoices"], "--entity takes customers, products, orders"),
         (["{file}", "--tenant-id", "acme", "--entity", "orders", "--gateway-url", "nowhere:1"], "no address"),
         (["{file}", "--tenant-id", "acme", "--entity", "orders", "--api-key", "wrong"], "invalid_key"),
-        (["{file}.none", "--tenant-id", "acme", "--entity", "orders"], "is no file"),
+        (["{file}.none", "--tenant-id", "acme", "--entity", "orders"], "there is no file"),
+        (["-", "--tenant-id", "acme", "--entity", "orders"], "- is no file that can be read twice"),
         (["--data-dir", "{empty}", "--api-key", "x"], "no tenants.csv"),
     ],
 )

@@ -258,6 +258,11 @@ def test_an_offset_needs_its_topic_and_tables_that_others_fill_too_are_left_out(
     shop.orders(1)
     mall.drained()
     assert "name it with --topics" in mall.cli("replay", "--tenant", shop.tenant, "--from", "7").stderr
+    for bounds in (("7", "7", "--topics", "outcomes"), ("2026-02-01", "2026-01-01")):
+        reversed_ = mall.cli("replay", "--tenant", shop.tenant, "--from", bounds[0], "--to", *bounds[1:])
+        assert (reversed_.returncode, "--from must come before --to" in reversed_.stderr) == (2, True)
+    code, said = replay(mall, shop.tenant, "--to", "2020-01-01", "--topics", "ingestion.unique")
+    assert (code, said["messages"]) == (0, 0), "a tenant that is known, and a range in which nothing of it lies"
     assert "neither an offset nor a time" in mall.cli("replay", "--tenant", shop.tenant, "--from", "noon").stderr
     assert "--topics: orders" in mall.cli("replay", "--tenant", shop.tenant, "--topics", "orders").stderr
     code, said = replay(mall, shop.tenant, "--topics", "ingestion.unique,tenants")

@@ -129,9 +129,10 @@ def test_another_number_of_partitions_is_refused(filled: tuple[Pipeline, Merchan
     for done in client.create_partitions([NewPartitions(name, 5) for name in growing[1:]]).values():
         done.result()
     eventually(lambda: all(len(client.list_topics().topics[name].partitions) == 5 for name in growing))
-    for command in (("sinks",), ("replay", "--tenant", merchant.tenant), ("rebuild",)):
+    for command in (("sinks",), ("replay", "--tenant", merchant.tenant), ("rebuild",), ("gateway",), ("streams",)):
         said = refused(pipeline, *command)
-        assert "has 5 partitions, and this database was filled from 4" in said
+        filled = "the tables were made" if command == ("streams",) else "this database was filled"
+        assert f"has 5 partitions, and {filled} from 4" in said
         assert "Point at the cluster that has 4, or begin anew with other topics" in said
 
 

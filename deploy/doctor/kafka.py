@@ -36,9 +36,7 @@ def look(settings: Settings) -> Iterator[Finding]:
         partitions = admin.verify(settings)
         yield ok("topics", f"all {len(topics.CATALOGUE)} fit the catalogue, {partitions} partitions each")
     except Misconfigured as exc:
-        yield fail(
-            "topics", str(exc), "tillstream topics ensure makes what is missing; it changes no topic that exists"
-        )
+        yield fail("topics", str(exc), "as it says; no process starts until then")
         return
     except Unavailable as exc:
         yield fail("topics", str(exc), "look at the brokers' logs")

@@ -11,7 +11,7 @@ import psycopg
 from confluent_kafka.admin import AdminClient
 from psycopg.sql import SQL, Identifier
 
-from producers.admin import describe
+from producers.admin import describe, refuse_other_count
 from schemas import topics
 from schemas.envelope import INGESTION_POLICY
 from schemas.errors import Misconfigured, Unavailable
@@ -110,7 +110,7 @@ class Log:
             known = sum(at[0] == name for at in stored)
             if not known:
                 raise Misconfigured(f"no sink has read {name} yet. Start one: an empty database fills itself")
-            offsets.refuse_other_count(name, topic.partitions, known)
+            refuse_other_count(name, topic.partitions, known)
         if lock:
             wanted = [[topic for topic, _ in self.parts], [partition for _, partition in self.parts]]
             for topic, partition, topic_id, offset in db.execute(SQL(_LOCKED).format(table), wanted):

@@ -1,6 +1,7 @@
 """What to replay, how far it is, and what it found."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 from schemas.errors import Misconfigured
@@ -40,11 +41,20 @@ class Plan:
             raise Misconfigured(f"--topics: {', '.join(unknown)}: a replay reads {', '.join(READ)}")
         if self.by_offset and len(self.topics) != 1:
             raise Misconfigured("an offset is a place in one topic: name it with --topics, or give a time")
+        if _reversed(self.since, self.until):
+            raise Misconfigured(f"nothing lies from {self.since} to {self.until}: --from must come before --to")
         if self.promote and self.of_a_range and not self.merge:
             raise Misconfigured(
                 "a range of the log says nothing of the rows that it does not mention, so that it can only be merged"
                 " into the live tables, where newer rows stay: --promote --merge"
             )
+
+
+def _reversed(since: Bound | None, until: Bound | None) -> bool:
+    """Whether nothing can lie between two bounds; of a time and an offset only the log could tell."""
+    if isinstance(since, int) and isinstance(until, int):
+        return since >= until
+    return isinstance(since, datetime) and isinstance(until, datetime) and since >= until
 
 
 @dataclass

@@ -9,6 +9,7 @@ import psycopg
 from psycopg.sql import SQL, Identifier
 
 from schemas.errors import Unavailable
+from sinks.migrate import require
 from sinks.replay.tables import live_schema, tables
 from sinks.sql import statement
 
@@ -41,6 +42,7 @@ class Shadow:
     def __enter__(self) -> Self:
         self.db = psycopg.connect(self._url, application_name="tillstream-replay", connect_timeout=5)
         try:
+            require(self.db)
             self.live = live_schema(self.db)
             self.tables = tables(self.db, self.live)
             if not _lock(self.db, self.schema):
@@ -51,6 +53,11 @@ class Shadow:
             self.db.close()
             raise
         return self
+
+    def known(self) -> bool:
+        """Whether the live tables have a line of the ledger for the tenant."""
+        query = SQL("SELECT FROM {} WHERE tenant_id = %s LIMIT 1").format(Identifier(self.live, "ledger"))
+        return self.db.execute(query, [self.tenant]).fetchone() is not None
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
         if not self.db.closed:

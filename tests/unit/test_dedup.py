@@ -69,7 +69,7 @@ def test_a_log_read_again_from_anywhere_decides_nothing_twice(
         if not dedup.fenced(seen, at):
             if decide(seen, envelope(at, content, event_id)) is Decision.NEW:
                 forwarded.append(at)
-            dedup.advance_fence(seen, at, "id")
+            dedup.advance_fence(seen, at, "id", 4)
         back = next((restart for restart in restarts if restart[0] == at), None)
         if back is None:
             at += 1
@@ -92,11 +92,11 @@ def test_crashes_are_counted_an_offset() -> None:
 def test_entries_expire_after_seven_days_and_the_fence_never() -> None:
     seen: dict[bytes, bytes] = {}
     decide(seen, envelope(1, time_ms=1_000))
-    dedup.advance_fence(seen, 1, "\0" * 22)
-    [entry] = [item for item in seen.items() if item[0] != dedup.FENCE]
+    dedup.advance_fence(seen, 1, "\0" * 22, 4)
+    [entry] = [item for item in seen.items() if item[0] not in (dedup.FENCE, dedup.PARTITIONS)]
     assert not dedup.expired(*entry, dedup.KEPT_MS)
     assert dedup.expired(*entry, dedup.KEPT_MS + 2_000)
-    assert not dedup.expired(dedup.FENCE, seen[dedup.FENCE], 10**15)
+    assert not any(dedup.expired(note, seen[note], 10**15) for note in (dedup.FENCE, dedup.PARTITIONS))
 
 
 def test_a_fence_of_the_version_before_holds_and_has_no_topic() -> None:
@@ -104,9 +104,11 @@ def test_a_fence_of_the_version_before_holds_and_has_no_topic() -> None:
     assert dedup.fenced(seen, 41)
     assert not dedup.fenced(seen, 42)
     assert dedup.fence_of(seen) == (41, "")
-    dedup.advance_fence(seen, 42, "an-id")
+    assert dedup.partitions_of(seen) is None
+    dedup.advance_fence(seen, 42, "an-id", 4)
     assert dedup.fenced(seen, 42)
     assert dedup.fence_of(seen) == (42, "an-id")
+    assert dedup.partitions_of(seen) == 4
     assert dedup.fence_of({}) is None
 
 
