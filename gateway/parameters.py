@@ -3,11 +3,12 @@
 from typing import Any, Final, get_args
 
 from gateway import console
-from gateway.filters import ALERTS, DATE, DATE_TIME, FILTERS, FINDINGS, MAX_SCORE
+from gateway.filters import ALERTS, FILTERS, FINDINGS, MAX_SCORE
 from gateway.judged import STATUSES
 from gateway.reads import MAX_PAGE
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
+from producers.stored import DATE, DATE_TIME
 from producers.tenant import TENANT_ID
 from schemas.rows import ID_PATTERN, Status
 from schemas.stock import MAX_QUANTITY, OUTCOMES

@@ -23,6 +23,7 @@ PRICES_VERDICTS: Final = "prices.verdicts"
 DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
+EXPORTS: Final = "exports"
 
 STREAMS_GROUP: Final = "tillstream-streams"
 """Consumer group of the streams, and the beginning of their transactional ids."""
@@ -79,6 +80,7 @@ CATALOGUE: Final[dict[str, Topic]] = {
         Topic(DEDUP_PRICES, cleanup="compact,delete", retention_ms=7 * DAY_MS),
         Topic(OUTCOMES),
         Topic(DEAD_LETTERS, retention_ms=90 * DAY_MS),
+        Topic(EXPORTS, retention_ms=7 * DAY_MS),
     )
 }
 
