@@ -77,7 +77,7 @@ class Settings:
     """Static membership: one name a worker slot, so that a restarted worker takes its partitions back at once."""
     streams_data_dir: str = ".tillstream/streams"
     """Where Faust keeps its files; nothing in it is needed to recover."""
-    exports_dir: str = ".tillstream/exports"
+    exports_url: str = ".tillstream/exports"
     """Where sinks write exports and gateways read them: a folder that all of them share."""
     session_timeout_s: float = 30.0
     """A worker that is silent for so long loses its partitions."""

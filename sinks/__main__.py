@@ -15,7 +15,7 @@ from schemas.errors import Misconfigured, TillstreamError, Unavailable
 from schemas.settings import Settings
 from sinks.consumer import Sink, Stopped
 from sinks.daily_metrics import Refresher
-from sinks.exports import Exports
+from sinks.exports.worker import Exports
 
 
 def main(argv: list[str] | None = None) -> None:

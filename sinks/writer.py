@@ -1,4 +1,5 @@
-"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, dead letters, tenants."""
+"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, dead letters,
+requests for exports, tenants."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ import psycopg
 from producers.breaker import Breaker, Verdict
 from sinks import dead_letters, ledger, policies, prices, stock, tenants, uploads
 from sinks.batch import Batch, Message
+from sinks.exports import requests
 from sinks.offsets import Move, advance
 from sinks.sql import statement
 from sinks.upsert import INVALID, upsert
@@ -52,6 +54,7 @@ def write(db: Db, batch: Batch, moves: list[Move], breaker: Breaker) -> None:
         prices.store(db, batch.judged)
         ledger.write(db, batch, fresh)
         dead_letters.store(db, batch.letters)
+        requests.store(db, batch.exports)
         tenants.materialise(db, batch.tenants)
     breaker.count(verdicts)
 

@@ -1,7 +1,7 @@
 """Queries of stored records, which reads and exports share: their SQL, and the filters that narrow them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import cache
 from importlib import resources
@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 from msgspec import Struct
 from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
+from schemas.errors import Rejected
 from schemas.rows import Status
 
 DATE: Final = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
@@ -177,6 +178,27 @@ def select(
         order=order or SQL(""),
         source=source or Identifier(entity),
     )
+
+
+def values(entity: str, given: Iterable[tuple[str, str]]) -> dict[str, list[Any]]:
+    """What filters of an entity's records take, of pairs of a name and text. Raises Rejected, which says what is taken."""
+    if (known := RECORDS.get(entity)) is None:
+        raise Rejected("bad_filter", f"there are no {entity[:100]!r}; there are {', '.join(RECORDS)}")
+    texts: dict[str, list[str]] = {}
+    for name, text in given:
+        texts.setdefault(name, []).append(text)
+    found = {}
+    for name, several in texts.items():
+        if (one := known.get(name)) is None:
+            raise Rejected("bad_filter", f"there is no filter {name[:100]!r}; {entity} take {', '.join(known)}")
+        if len(several) > 1 and not one.several:
+            raise Rejected("bad_filter", f"{name} is there {len(several)} times; give it once")
+        words = [word.strip() for text in several for word in text.split(",")] if one.several else several
+        try:
+            found[name] = [one.read(word) for word in words]
+        except (ValueError, KeyError) as exc:
+            raise Rejected("bad_filter", f"{name} takes {one.takes}, not {', '.join(words)[:100]!r}") from exc
+    return found
 
 
 def conditions(
