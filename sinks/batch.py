@@ -87,8 +87,8 @@ class Batch:
     """What one transaction writes: messages, what streams did not send on, and tenants (with offset and time in ms).
 
     `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
-    `letters` are rows of the table of dead letters, `exports` requests for them, `traced` the events whose traces are sampled. `up_to` is when the
-    newest source message of a partition was appended, in ms, by topic and partition.
+    `letters` are rows of the table of dead letters, `exports` requests for exports, `traced` the events whose traces
+    are sampled. `up_to` is when the newest source message of a partition was appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)

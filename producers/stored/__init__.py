@@ -181,7 +181,7 @@ def select(
 
 
 def values(entity: str, given: Iterable[tuple[str, str]]) -> dict[str, list[Any]]:
-    """What filters of an entity's records take, of pairs of a name and text. Raises Rejected, which says what is taken."""
+    """What filters of an entity's records take, of pairs of a name and text. Raises Rejected."""
     if (known := RECORDS.get(entity)) is None:
         raise Rejected("bad_filter", f"there are no {entity[:100]!r}; there are {', '.join(RECORDS)}")
     texts: dict[str, list[str]] = {}
