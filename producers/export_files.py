@@ -47,7 +47,7 @@ class Folder:
             file.unlink(missing_ok=True)
 
 
-def files_at(url: str) -> Files:
+def files_at(url: str) -> Folder:
     """The store that `TILLSTREAM_EXPORTS_URL` names."""
     return Folder(url)
 

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, Final
 
 import psycopg
 from msgspec import Struct
-from psycopg.sql import SQL, Composed, Literal
+from psycopg.sql import SQL, Composable, Composed, Literal
 
 from producers import stored
 from producers.export_files import Files
@@ -79,8 +79,9 @@ def queries(export: Export) -> tuple[Composed, Composed]:
     values = stored.values(export.entity, export.filters)
     source, where = stored.conditions(export.entity, stored.RECORDS[export.entity], export.tenant_id, values)
     rows = stored.select(stored.statement(export.entity), export.entity, export.tenant_id, where, source=source)
+    holds: list[Composable] = [SQL("true"), *where]
     counting = SQL("SELECT count(*) FROM {} o WHERE tenant_id = {} AND {}").format(
-        source, Literal(export.tenant_id), SQL(" AND ").join(where or [SQL("true")])
+        source, Literal(export.tenant_id), SQL(" AND ").join(holds)
     )
     return rows, counting
 

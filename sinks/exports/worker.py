@@ -9,8 +9,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
 from typing import Any, Final, Self
 
 import msgspec
@@ -121,10 +122,10 @@ class Exports:
 
     def _write(self, db: Db, export: Export) -> None:
         last = Said()
-        for said in self._process(export):
-            last = said
-            if said.total:
-                db.execute(_TELL, [said.rows, said.total, *export.key])
+        with closing(self._process(export)) as lines:
+            for last in lines:
+                if last.total:
+                    db.execute(_TELL, [last.rows, last.total, *export.key])
         if (written := last.written) is not None:
             self._done(db, export, written)
         elif last.failed:
@@ -136,7 +137,7 @@ class Exports:
             if last.away:
                 self._stopping.wait(_PAUSE_S * 2**export.attempt)
 
-    def _process(self, export: Export) -> Iterator[Said]:
+    def _process(self, export: Export) -> Generator[Said, None, None]:
         """What the process that writes says, until it has ended."""
         command = [sys.executable, "-m", "sinks.exports"]
         environment = self._settings.env()
