@@ -3,6 +3,7 @@
 import base64
 import gzip
 import hashlib
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ from pipeline import Pipeline, eventually
 from reader import Reader
 from records import fill
 from shop import problem
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from schemas.errors import Misconfigured
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 ROWS = 1_500
@@ -177,6 +182,59 @@ def test_a_file_is_removed_when_its_time_is_over(shop: Exporter) -> None:
 def files_of(exporter: Exporter, export_id: str) -> list[Path]:
     folder = Path(exporter.pipeline.settings.exports_url) / exporter.tenant
     return list(folder.glob(f"{export_id}.*"))
+
+
+# On the command line
+
+
+def command(exporter: Exporter, *arguments: str) -> Result:
+    """A command within this process: starting Python takes longer than all that it does here."""
+    whose = ("--tenant-id", exporter.tenant, "--api-key", exporter.key)
+    return CliRunner().invoke(app, [*arguments, *whose, "--gateway-url", str(exporter.pipeline.http.base_url)])
+
+
+def test_the_command_goes_on_with_what_it_has(shop: Exporter, tmp_path: Path) -> None:
+    file, part, note = (tmp_path / f"o.csv.gz{suffix}" for suffix in ("", ".part", ".export"))
+    paid = ("export", "orders", "--gzip", "-o", str(file), "--filter", "status=paid", "--filter", "status=shipped")
+    asked = {"entity": "orders", "format": "csv", "gzip": True, "filters": {"status": ["paid", "shipped"]}}
+    url = f"{str(shop.pipeline.http.base_url).rstrip('/')}/api/v1/tenants/{shop.tenant}"
+    export_id = shop.begin("orders", "csv", gzip=True, filters=asked["filters"], key="ended-in-the-middle")
+    shop.ended(export_id)
+    whole = shop.file(export_id).content
+    assert gzip.decompress(whole) == shop.get("orders", CSV, status="paid,shipped").content
+
+    # One that was ended in the middle of a download goes on; what is no part of the file is found out by its hash.
+    for begun in (whole[:1_000], b"x" * 1_000):
+        note.write_text(json.dumps({"url": url, "document": asked, "key": "ended-in-the-middle"}))
+        part.write_bytes(begun)
+        done = command(shop, *paid, "--json")
+        assert (done.exit_code, json.loads(done.stdout)["export_id"]) == (0, export_id), done.output
+        assert (file.read_bytes(), part.exists(), note.exists()) == (whole, False, False)
+
+    assert isinstance(command(shop, "export", "orders", "--filter", "paid").exception, Misconfigured)
+    refused = command(shop, "export", "invoices", "-o", str(file)).exception
+    assert "one of customers, products, orders" in str(refused)
+
+
+def test_what_was_exported_can_be_ingested(pipeline: Pipeline, tmp_path: Path) -> None:
+    shop, formula = Exporter(pipeline), '=HYPERLINK("http://x")'
+    shop.send("customers", {"customer_id": "C-1", "name": formula, "phone": "+49 30 1", "vip": [1, {"a": None}]})
+    shop.send("products", {"product_id": "P-1", "name": "-x", "price": "0.10", "active": False, "colour": "@red\n;"})
+    item = {"product_id": "P-1", "quantity": 2, "unit_price": "5.00"}
+    order = {"external_order_id": "A-1", "total_amount": "10.00", "currency": "EUR", "order_status": "paid"}
+    order |= {"order_date": "2026-01-31T12:00:00.5Z", "customer_id": "C-2", "customer_name": formula}
+    shop.send("orders", order | {"items": [item], "gift": {"text": 'a "b"', "n": 12345678901234567890}})
+    pipeline.drained()
+    for format_, media_type in (("csv", CSV), ("ndjson", NDJSON)):
+        twin = Exporter(pipeline)
+        for entity in ("customers", "products", "orders"):
+            file = tmp_path / f"{entity}.{format_}"
+            done = command(shop, "export", entity, "--format", format_, "-o", str(file))
+            assert done.exit_code == 0, done.output
+            assert command(twin, "ingest", str(file), "--entity", entity).exit_code == 0
+        pipeline.drained()
+        for entity in ("customers", "products", "orders"):
+            assert twin.get(entity, media_type).content == shop.get(entity, media_type).content, (entity, format_)
 
 
 # Faults
