@@ -107,7 +107,7 @@ class Installation:
         return float(psutil.Process(self._children[role].pid).memory_info().rss / 1e6)
 
     def resident_children(self, role: str) -> float:
-        """Resident megabytes of the largest process that a role has started and that runs now; 0 where there is none."""
+        """Resident megabytes of the largest process that a role has started and that still runs; 0 of none."""
         sizes = [0.0]
         for child in psutil.Process(self._children[role].pid).children():
             with suppress(psutil.NoSuchProcess):
