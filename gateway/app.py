@@ -34,7 +34,7 @@ from gateway.stream import Streams
 from gateway.tail import Tail
 from gateway.tenants import Registry
 from producers import Producer
-from producers.export_files import Folder, files_at
+from producers.export_files import Files, files_at
 from schemas import topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
@@ -56,7 +56,7 @@ class State(TypedDict):
     streams: Streams
     outcomes: Tail
     live: Live
-    files: Folder
+    files: Files
 
 
 def create_app(settings: Settings) -> Starlette:

@@ -6,7 +6,8 @@ not understand, as the RFC has it.
 
 import base64
 import os
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -17,7 +18,7 @@ from gateway import filters
 from gateway.exports import Row, asked_for
 from gateway.problems import Problem
 from gateway.tenants import authenticated
-from producers.export_files import Folder
+from producers.export_files import Files
 from schemas.exports import file_name
 
 _MEDIA_TYPES: Final = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
@@ -50,33 +51,38 @@ async def download_export(request: Request) -> Response:
     if _has(request, etag):
         return Response(status_code=304, headers=headers)
     name = file_name(tenant_id, str(known.export_id), known.attempt, known.format, gzip=known.gzip)
-    return _file(request.state.files, name, known, headers)
+    return await _file(request.state.files, name, known, headers)
 
 
-def _file(files: Folder, name: str, known: Row, headers: dict[str, str]) -> Response:
-    path = files.path / name
+async def _file(files: Files, name: str, known: Row, headers: dict[str, str]) -> Response:
     try:
-        stat = path.stat()
+        found = await files.stat(name)
     except OSError as exc:
         raise _missing() from exc
-    if stat.st_size != known.bytes:
+    if found.st_size != known.bytes:
         raise _missing()
-    return Download(path, stat, known, headers)
+    return Download(files, name, found, known, headers)
 
 
 class Download(FileResponse):
     """A file, or ranges of it. Raises Problem 416."""
 
-    def __init__(self, path: Path, stat: os.stat_result, known: Row, headers: dict[str, str]) -> None:
+    def __init__(self, files: Files, name: str, found: os.stat_result, known: Row, headers: dict[str, str]) -> None:
+        self._files = files
         day = known.requested_at.strftime("%Y-%m-%d")
         suffix = f"{known.format}{'.gz' if known.gzip else ''}"
         super().__init__(
-            path,
+            name,
             headers=headers,
             media_type=GZIP if known.gzip else _MEDIA_TYPES[known.format],
             filename=f"{known.entity}-{day}-{str(known.export_id)[:8]}.{suffix}",
-            stat_result=stat,
+            stat_result=found,
         )
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[Any]:  # the one place where FileResponse opens what it sends
+        async with self._files.open(str(self.path)) as file:
+            yield file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def judged(message: Message) -> None:

@@ -78,7 +78,8 @@ class Settings:
     streams_data_dir: str = ".tillstream/streams"
     """Where Faust keeps its files; nothing in it is needed to recover."""
     exports_url: str = ".tillstream/exports"
-    """Where sinks write exports and gateways read them: a folder that all of them share."""
+    """Where sinks write exports and gateways read them: a folder that all share, or s3://bucket/folder with
+    `tillstream[s3]` and the AWS_* variables."""
     session_timeout_s: float = 30.0
     """A worker that is silent for so long loses its partitions."""
     sink_batch_rows: int = 10_000

@@ -4,11 +4,18 @@ import base64
 import gzip
 import hashlib
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
+import obstore
+import obstore.store
 import psutil
 import psycopg
 import pytest
@@ -18,6 +25,7 @@ from records import fill
 from shop import problem
 from typer.testing import CliRunner, Result
 
+from deploy.broker import free_port
 from deploy.cli import app
 from schemas.errors import Misconfigured
 
@@ -182,6 +190,59 @@ def test_a_file_is_removed_when_its_time_is_over(shop: Exporter) -> None:
 def files_of(exporter: Exporter, export_id: str) -> list[Path]:
     folder = Path(exporter.pipeline.settings.exports_url) / exporter.tenant
     return list(folder.glob(f"{export_id}.*"))
+
+
+# In a bucket
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a folder in a bucket of an S3 server: JuiceFS's gateway, on files of this test."""
+    juicefs = shutil.which("juicefs") or str(Path(sys.executable).with_name("juicefs"))
+    meta, port = f"sqlite3://{tmp_path}/meta.db", free_port()
+    secrets = {"MINIO_ROOT_USER": "tillstream", "MINIO_ROOT_PASSWORD": "of-the-tests", "HOME": str(tmp_path)}
+    made = [juicefs, "format", "--storage", "file", "--bucket", f"{tmp_path}/blocks/", meta, "exports"]
+    subprocess.run(made, check=True, capture_output=True, env=os.environ | secrets)
+    serve = [juicefs, "gateway", "--no-usage-report", "--cache-dir", f"{tmp_path}/cache", meta, f"127.0.0.1:{port}"]
+    for name, value in {
+        "ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "tillstream", "SECRET_ACCESS_KEY": "of-the-tests",
+        "REGION": "us-east-1", "ALLOW_HTTP": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with (
+        (tmp_path / "juicefs.log").open("wb") as log,
+        subprocess.Popen(serve, stdout=log, stderr=log, env=os.environ | secrets) as server,
+    ):
+        try:
+            eventually(lambda: _listens(port))
+            yield "s3://exports/files"
+        finally:
+            server.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_files_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, exports_url=bucket) as pipeline:
+        pipeline.start("sinks", "gateway")
+        exporter = Exporter(pipeline)
+        with psycopg.connect(pipeline.settings.database_url) as db:
+            fill(db, exporter.tenant, customers=20_000)
+        export_id = exporter.begin("customers", "csv")
+        state = exporter.ended(export_id)
+        whole = exporter.get("customers", CSV).content
+        answer = exporter.file(export_id)
+        assert (answer.content, answer.headers["content-length"]) == (whole, str(len(whole)))
+        part = exporter.file(export_id, Range="bytes=70000-1700000", If_Range=f'"{state["sha256"]}"')
+        assert (part.status_code, part.content) == (206, whole[70_000:1_700_001])
+        assert exporter.file(export_id, Range="bytes=-5").content == whole[-5:]
+        with psycopg.connect(pipeline.settings.database_url) as db:
+            db.execute("UPDATE exports SET expires_at = now() WHERE export_id = %s", [export_id])
+        eventually(lambda: exporter.state(export_id)["state"] == "expired")
+        assert not list(obstore.list(obstore.store.from_url(bucket)).collect())
 
 
 # On the command line

@@ -3,8 +3,8 @@
 import hashlib
 import time
 import zlib
-from collections.abc import Callable
-from typing import Any, BinaryIO, Final
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
 
 import psycopg
 from msgspec import Struct
@@ -70,8 +70,9 @@ def write(database_url: str, files: Files, export: Export, tell: Tell) -> Writte
             **stored.READING, "statement_timeout": _LONGEST, "app.tenant_id": export.tenant_id
         }.items():  # fmt: skip
             db.execute("SELECT set_config(%s, %s, true)", [name, value])
-        with files.new(export.file) as file:
-            return _copied(db, export, rows, counting, _Sum(file, gzip=export.gzip), tell)
+        out = _Counted(gzip=export.gzip)
+        files.put(export.file, out.stored(_chunks(db, export, rows, counting, out, tell)))
+        return out.written
 
 
 def queries(export: Export) -> tuple[Composed, Composed]:
@@ -86,35 +87,40 @@ def queries(export: Export) -> tuple[Composed, Composed]:
     return rows, counting
 
 
-class _Sum:
-    """A file that counts and hashes what is stored in it, compressed or not."""
+class _Counted:
+    """Rows on their way into a file: counted, compressed where that is wanted, and hashed as they are stored."""
 
-    def __init__(self, file: BinaryIO, *, gzip: bool) -> None:
-        self._file, self._zip = file, zlib.compressobj(_LEVEL, wbits=_GZIP) if gzip else None
-        self._hash, self._size = hashlib.sha256(), 0
+    def __init__(self, *, gzip: bool) -> None:
+        self._zip = zlib.compressobj(_LEVEL, wbits=_GZIP) if gzip else None
+        self._hash = hashlib.sha256()
+        self.rows, self._size = 0, 0
 
-    def write(self, data: bytes) -> None:
-        self._store(data if self._zip is None else self._zip.compress(data))
+    @property
+    def written(self) -> Written:
+        return Written(self.rows, self._size, self._hash.hexdigest())
 
-    def end(self, rows: int) -> Written:
+    def stored(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            if data := chunk if self._zip is None else self._zip.compress(chunk):
+                yield self._counted(data)
         if self._zip is not None:
-            self._store(self._zip.flush())
-        return Written(rows, self._size, self._hash.hexdigest())
+            yield self._counted(self._zip.flush())
 
-    def _store(self, data: bytes) -> None:
+    def _counted(self, data: bytes) -> bytes:
         self._hash.update(data)
         self._size += len(data)
-        self._file.write(data)
+        return data
 
 
-def _copied(
-    db: psycopg.Connection[Any], export: Export, rows: Composed, counting: Composed, out: _Sum, tell: Tell
-) -> Written:
+def _chunks(
+    db: psycopg.Connection[Any], export: Export, rows: Composed, counting: Composed, out: _Counted, tell: Tell
+) -> Iterator[bytes]:
     copy = (stored.COPY_CSV if export.format == "csv" else stored.COPY_NDJSON).format(rows)
     header, end = (1, b"\r\n") if export.format == "csv" else (0, b"\n")
     found = db.execute(counting).fetchone()
     assert found is not None
-    total, done, size, told = found[0], -header, 0, time.monotonic()
+    total, size, told = found[0], 0, time.monotonic()
+    out.rows = -header
     tell(0, total)
     lines: list[Any] = []
     with db.cursor().copy(copy) as copied:
@@ -122,12 +128,12 @@ def _copied(
             lines.append(line)
             size += len(line)
             if size >= _CHUNK_BYTES:
-                out.write(stored.joined(lines, end))
-                done, size = done + len(lines), 0
+                yield stored.joined(lines, end)
+                out.rows, size = out.rows + len(lines), 0
                 lines.clear()
                 if time.monotonic() >= told + _TOLD_S:
                     told = time.monotonic()
-                    tell(done, total)
+                    tell(out.rows, total)
     if lines:
-        out.write(stored.joined(lines, end))
-    return out.end(done + len(lines))
+        yield stored.joined(lines, end)
+        out.rows += len(lines)
