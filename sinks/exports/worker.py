@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any, Final, Self
 
 import msgspec
@@ -35,15 +35,20 @@ Db = psycopg.Connection[Any]
 ATTEMPTS: Final = 5
 """After so many an export is given up: it may be what ends its process."""
 _PAUSE_S: Final = 0.5
+_REASON: Final = 500
+"""Characters kept of one."""
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended('tillstream export ' || %s, 0))"
 _UNLOCK: Final = "SELECT pg_advisory_unlock(hashtextextended('tillstream export ' || %s, 0))"
 _OURS: Final = " WHERE tenant_id = %s AND export_id = %s::uuid AND attempt = %s AND state = 'running'"
 _TELL: Final = "UPDATE exports SET rows_done = %s, rows_total = %s" + _OURS
 _DONE: Final = (
-    "UPDATE exports SET state = 'done', rows_done = %s, rows_total = %s, bytes = %s, sha256 = %s, finished_at = now(),"
-    f" expires_at = now() + {KEPT_H} * interval '1 hour'" + _OURS
+    "UPDATE exports SET state = 'done', reason = NULL, rows_done = %s, rows_total = %s, bytes = %s, sha256 = %s,"
+    f" finished_at = now(), expires_at = now() + {KEPT_H} * interval '1 hour'" + _OURS
 )
-_FAIL: Final = "UPDATE exports SET state = 'failed', reason = %s, finished_at = now()" + _OURS
+_AWAY: Final = "UPDATE exports SET reason = %s" + _OURS
+_GIVE_UP: Final = (
+    "UPDATE exports SET state = 'failed', reason = concat_ws(': ', %s::text, reason), finished_at = now()" + _OURS
+)
 _HAND_BACK: Final = "UPDATE exports SET state = 'queued', attempt = attempt - 1" + _OURS
 _EXPIRED: Final = (
     "SELECT tenant_id, export_id::text FROM exports WHERE state = 'done' AND expires_at <= now() LIMIT 100"
@@ -62,6 +67,7 @@ class Exports:
         self._settings, self._on_failure = settings, on_failure
         self._files = files_at(settings.exports_url)
         self._stopping = threading.Event()
+        self._db: Db | None = None
         self._writing: subprocess.Popen[bytes] | None = None
         self._thread = ThreadPoolExecutor(1, "exports")
 
@@ -75,6 +81,9 @@ class Exports:
         while not wait([self._running], timeout=0.2).done:
             if (writing := self._writing) is not None:  # it may have begun just now: look again
                 writing.kill()
+            if (db := self._db) is not None:
+                with suppress(psycopg.OperationalError):
+                    db.cancel_safe(timeout=2)
         self._thread.shutdown()
         self._running.result()
 
@@ -87,6 +96,7 @@ class Exports:
         while not self._stopping.wait(pause):
             try:
                 with _connect(self._settings.database_url) as db:
+                    self._db = db
                     while not self._stopping.is_set():
                         self._remove_expired(db)
                         if not self._run_next(db):
@@ -135,6 +145,7 @@ class Exports:
         else:
             log.warning("export %s: attempt %d ended: %s", export.export_id, export.attempt, last.away or "no word")
             if last.away:
+                db.execute(_AWAY, [last.away[:_REASON], *export.key])
                 self._stopping.wait(_PAUSE_S * 2**export.attempt)
 
     def _process(self, export: Export) -> Generator[Said, None, None]:
@@ -164,7 +175,7 @@ class Exports:
     def _fail(self, db: Db, export: Export, reason: str) -> None:
         log.warning("export %s failed: %s", export.export_id, reason)
         self._remove(export.tenant_id, export.export_id)
-        db.execute(_FAIL, [reason[:500], *export.key])
+        db.execute(_GIVE_UP, [reason[:_REASON], *export.key])
         metrics.EXPORTS_ENDED.labels("failed").inc()
 
     def _remove_expired(self, db: Db) -> None:
