@@ -15,7 +15,7 @@ from deploy.stack import running
 from producers.registry import reading
 from schemas.errors import Misconfigured, Rejected
 from schemas.settings import Settings
-from sinks import quarantine, redriving
+from sinks import quarantine, redrives, redriving
 from sinks.quarantine import STATUSES, Letter, Wanted
 from sinks.redrive import Patch, read_patch
 from sinks.redriving import Asked
@@ -28,6 +28,8 @@ _FINE: Final = ("applied", "duplicate", "superseded", "partly superseded")
 """Ends of a redrive that leave nothing to do: what came since stays."""
 _UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _LONGEST_WHY: Final = 1_000
+_KNOWN_S: Final = 10.0
+"""How long a redrive waits until sinks have written what is known of others."""
 
 Tenant = Annotated[str, typer.Option("--tenant", help="Of this tenant only.")]
 Nobodys = Annotated[bool, typer.Option(help="Only those whose tenant cannot be trusted.")]
@@ -132,13 +134,14 @@ def redrive(
     [dim]tillstream dlq redrive ingestion/3/42/736 --patch fix.json --why "ticket 811" --wait 10[/dim]
     """
     settings = running(data_dir)[0]
-    asked = _asked(by, why, patch, dry_run)
+    asked = _asked(by, why, patch, dry_run, again)
     wanted = _wanted(settings, tenant, nobodys, reason, topic, since, until, STATUSES if again else ("open", "begun"))
     if not letters and wanted.anything:
         raise Misconfigured("say which: letters as `tillstream dlq list` names them, or options such as --reason")
     if letters and not wanted.anything:
         raise Misconfigured("either name letters or choose them by options, not both")
     with redriving.connect(settings.database_url) as db:
+        redrives.await_known(db, settings, _KNOWN_S)
         if letters:
             found = _named(db, settings, letters, again)
         else:
@@ -171,7 +174,7 @@ def _redrive(
             except Rejected as exc:
                 refused += [(one, exc) for one in letters]
                 if not dry_run:
-                    redriving.refuse(db, letters, asked, exc)
+                    redriving.refuse(db, settings, kafka, letters, asked, exc)
             progress.advance(bar)
             if rate and not dry_run:
                 time.sleep(max(0.0, started + 1 / rate - time.monotonic()))
@@ -201,20 +204,20 @@ def _named(db: psycopg.Connection[Any], settings: Settings, names: list[str], ag
     return sorted(found.values(), key=lambda one: (one.logged_at, one.topic, one.log_offset, one.row_index or 0))
 
 
-def _asked(by: str, why: str, patch: str, dry_run: bool) -> Asked:
+def _asked(by: str, why: str, patch: str, dry_run: bool, again: bool) -> Asked:
     """Who asks, and why. Raises Misconfigured."""
     why, by = why.strip(), (by or getpass.getuser()).strip()
     if not dry_run and not why:
         raise Misconfigured("say why with --why: it is kept with who and when")
     if len(why) > _LONGEST_WHY or len(by) > _LONGEST_WHY or not by or not (why + by).isprintable():
         raise Misconfigured(f"--why and --by take up to {_LONGEST_WHY:,} printable characters")
-    return Asked(by, why, _patch(patch))
+    return Asked(by, why, _patch(patch), again)
 
 
 def _patch(text: str) -> Patch | None:
     if not text:
         return None
-    return read_patch(text if text.lstrip().startswith("[") else Path(text).read_text("utf-8"))
+    return read_patch(text if text.lstrip().startswith(("[", "{")) else Path(text).read_text("utf-8"))
 
 
 def _wanted(

@@ -24,6 +24,7 @@ DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
 EXPORTS: Final = "exports"
+REDRIVES: Final = "redrives"
 
 STREAMS_GROUP: Final = "tillstream-streams"
 """Consumer group of the streams, and the beginning of their transactional ids."""
@@ -81,6 +82,7 @@ CATALOGUE: Final[dict[str, Topic]] = {
         Topic(OUTCOMES),
         Topic(DEAD_LETTERS, retention_ms=90 * DAY_MS),
         Topic(EXPORTS, retention_ms=7 * DAY_MS),
+        Topic(REDRIVES, single_partition=True),
     )
 }
 

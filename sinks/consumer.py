@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [
     topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES,
-    topics.DEAD_LETTERS, topics.EXPORTS,
+    topics.DEAD_LETTERS, topics.EXPORTS, topics.REDRIVES,
 ]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0

@@ -15,6 +15,7 @@ from schemas.envelope import Position, dead_letter_headers
 from schemas.errors import Rejected, Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
+from sinks import redrives
 from sinks.batch import Batch, Message, prepare
 from sinks.dead_letters import letter_of
 from sinks.exports.requests import asked_in
@@ -42,6 +43,7 @@ class Intake:
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
         self._exports = settings.named(topics.EXPORTS)
+        self._redrives = settings.named(topics.REDRIVES)
         self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
         self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
         self.policies = InForce()
@@ -78,6 +80,8 @@ class Intake:
                         batch.exports.append(asked_in(record))
                     except Rejected as exc:
                         refused.append((record, exc, at, at))
+                case self._redrives:
+                    batch.notes += redrives.read(record)
                 case _:
                     message = self._take_message(batch, record, at)
                     if message.refused is not None:

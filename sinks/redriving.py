@@ -1,9 +1,12 @@
-"""Sending letters once more, with a line in the table `redrives` about each: before it is sent, and how that ended.
+"""Sending letters once more, with a note about each (`sinks.redrives`): before it is sent, and how that ended.
 
 A redrive whose end is unknown, since Kafka or the operator went away, goes on under its id when it is asked for again:
 dedup then knows the second of the two.
 """
 
+import json
+import time
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -11,7 +14,7 @@ from typing import Any
 
 import confluent_kafka
 import psycopg
-from psycopg.types.json import Jsonb
+from psycopg.rows import dict_row
 
 from producers.client import config
 from producers.registry import Registry
@@ -20,20 +23,23 @@ from schemas.envelope import Position
 from schemas.errors import Rejected, Unavailable
 from schemas.redrive import original_id, redriven, redriven_id
 from schemas.settings import Settings
-from sinks import quarantine
+from sinks import quarantine, redrives
 from sinks.quarantine import Letter
 from sinks.redrive import Outgoing, Patch, outgoing
+from sinks.redrives import Note
+from sinks.sql import statement
 
 Db = psycopg.Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Who has letters sent once more, why, and after which patch."""
+    """Who has letters sent once more, why, after which patch, and whether also those that were sent before."""
 
     by: str
     why: str
     patch: Patch | None = None
+    again: bool = False
 
 
 def connect(database_url: str) -> Db:
@@ -67,9 +73,13 @@ def prepared(db: Db, letters: Sequence[Letter], patch: Patch | None, registry: R
     return outgoing(whole, patch, _first(db, letter))
 
 
-def refuse(db: Db, letters: Sequence[Letter], asked: Asked, why: Rejected) -> None:
+def refuse(
+    db: Db, settings: Settings, kafka: confluent_kafka.Producer, letters: Sequence[Letter], asked: Asked, why: Rejected
+) -> None:
     """Note that letters could not be sent."""
-    _insert(db, letters, asked, None, "refused", str(why))
+    note = _note(letters, asked, None) | {"result": "refused", "detail": str(why), "ended_ms": _now_ms()}
+    redrives.publish(settings, kafka, note)
+    redrives.store(db, [note])
 
 
 def send(db: Db, settings: Settings, kafka: confluent_kafka.Producer, message: Outgoing, asked: Asked) -> str:
@@ -78,8 +88,21 @@ def send(db: Db, settings: Settings, kafka: confluent_kafka.Producer, message: O
     Raises Unavailable where Kafka did not: ask again, and it goes on under the same id. Raises Rejected where another
     redrive of the same was begun and did not end.
     """
+    note = _begun(db, message, asked)
+    event_id: str = note["event_id"]
+    redrives.publish(settings, kafka, note)
+    offset = _known(db, note)  # of one that was begun before
+    if offset is None:
+        offset = _sent(settings, kafka, message, event_id)
+    note |= {"result": "sent", "sent_offset": offset, "ended_ms": _now_ms()}
+    redrives.store(db, [note])
+    redrives.publish(settings, kafka, note)
+    return event_id
+
+
+def _sent(settings: Settings, kafka: confluent_kafka.Producer, message: Outgoing, event_id: str) -> int:
+    """Send a message; return its offset. Raises Unavailable."""
     letter = message.letters[0]
-    number, event_id = _begun(db, message, asked)
     headers = redriven(
         event_id=event_id,
         type=letter.type,
@@ -104,11 +127,7 @@ def send(db: Db, settings: Settings, kafka: confluent_kafka.Producer, message: O
     if not landed:
         why = failed[0].str() if failed else "no answer"
         raise Unavailable(f"Kafka did not acknowledge {event_id}: {why}. The same command sends it again, once")
-    db.execute(
-        "UPDATE redrives SET result = 'sent', sent_offset = %s, ended_at = clock_timestamp() WHERE id = %s",
-        [landed[0].offset(), number],
-    )
-    return event_id
+    return int(landed[0].offset())
 
 
 def ended(db: Db, event_ids: Sequence[str]) -> dict[str, str]:
@@ -145,25 +164,47 @@ def _first(db: Db, letter: Letter) -> Position:
     return mine if row is None else Position(letter.topic, *row)
 
 
-def _begun(db: Db, message: Outgoing, asked: Asked) -> tuple[int, str]:
-    """Note that a message is about to be sent: the number of the note, and the id to send it under."""
-    letter, indexes = message.letters[0], message.row_indexes
-    base = original_id(letter.event_id)
-    with db.transaction():
+def _begun(db: Db, message: Outgoing, asked: Asked) -> Note:
+    """The note of a message that is about to be sent, and was begun before or is begun now."""
+    letter, base = message.letters[0], original_id(message.letters[0].event_id)
+    rows = _rows(message.letters)
+    with db.transaction(), db.cursor(row_factory=dict_row) as cursor:
+        # From here on no other operator begins with the same.
         db.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 8))", [f"{letter.claimed}/{letter.topic}/{base}"])
-        for number, event_id, rows, patch in db.execute(
-            "SELECT id, event_id, row_indexes, patch FROM redrives WHERE topic = %s AND partition = %s"
-            " AND log_offset = %s AND result = 'begun'",
-            [letter.topic, letter.partition, letter.log_offset],
-        ).fetchall():
-            if rows == indexes and patch == _said(asked.patch):
-                return number, event_id
-            if rows == indexes or set(rows) & set(indexes):
+        begun = cursor.execute(statement("begun_redrives"), [letter.topic, letter.partition, letter.log_offset])
+        for note in begun.fetchall():
+            if note["rows"] == rows and _loaded(note["patch"]) == _said(asked.patch):
+                return note
+            if note["rows"] == rows or set(note["rows"].split(",")) & set(rows.split(",")):
                 where = f"{letter.topic}/{letter.partition}/{letter.log_offset}"
-                raise Rejected("begun", f"{event_id} was begun with rows {rows} of {where} and patch {patch}: first let"
-                               " that end, by asking for the same again")  # fmt: skip
-        number, event_id = _insert(db, message.letters, asked, _free(db, letter, base), "begun", None)
-        return number, event_id
+                raise Rejected("begun", f"{note['event_id']} was begun with rows {note['rows']} of {where} and patch"
+                               f" {note['patch']}: first let that end, by asking for the same again")  # fmt: skip
+        if not asked.again:
+            _refuse_sent(db, letter, rows)
+        note = _note(message.letters, asked, _free(db, letter, base))
+        redrives.store(db, [note])
+        return note
+
+
+def _refuse_sent(db: Db, letter: Letter, rows: str) -> None:
+    """Raises Rejected where somebody sent the letter meanwhile, though it was open when it was looked for."""
+    sent = db.execute(
+        "SELECT event_id, by FROM redrives WHERE topic = %s AND partition = %s AND log_offset = %s AND result = 'sent'"
+        " AND (row_indexes && string_to_array(%s, ',')::int[] OR row_indexes = '{}' AND %s = '')",
+        [letter.topic, letter.partition, letter.log_offset, rows, rows],
+    ).fetchone()
+    if sent is not None:
+        raise Rejected("redriven_before", f"{sent[1]} sent it as {sent[0]} just now; once more with --again")
+
+
+def _known(db: Db, note: Note) -> int | None:
+    """Where a redrive lies that the ledger has."""
+    row = db.execute(
+        "SELECT log_offset FROM ledger WHERE tenant_id = %s AND event_id = %s AND topic = %s"
+        " ORDER BY logged_at LIMIT 1",
+        [note["claimed"], note["event_id"], note["topic"]],
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def _free(db: Db, letter: Letter, base: str) -> int:
@@ -179,25 +220,41 @@ def _free(db: Db, letter: Letter, base: str) -> int:
     return n
 
 
-def _insert(
-    db: Db, letters: Sequence[Letter], asked: Asked, n: int | None, result: str, detail: str | None
-) -> tuple[int, str]:
+def _note(letters: Sequence[Letter], asked: Asked, n: int | None) -> Note:
+    """What is said of a redrive when it begins."""
     letter, base = letters[0], original_id(letters[0].event_id)
-    event_id = None if n is None else redriven_id(base, n)
-    indexes = [one.row_index for one in letters if one.row_index is not None]
-    row = db.execute(
-        "INSERT INTO redrives (topic, partition, log_offset, row_indexes, tenant_id, claimed, original_id, n, event_id,"
-        " by, why, patch, result, detail, ended_at)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s,"
-        " CASE WHEN %s THEN clock_timestamp() END) RETURNING id",
-        [
-            letter.topic, letter.partition, letter.log_offset, indexes, letter.tenant_id, letter.claimed, base, n,
-            event_id, asked.by, asked.why, Jsonb(_said(asked.patch)) if asked.patch else None, result, detail,
-            n is None,
-        ],
-    ).fetchone()  # fmt: skip
-    assert row is not None
-    return int(row[0]), event_id or ""
+    return {
+        "note": str(uuid.uuid4()),
+        "topic": letter.topic,
+        "partition": letter.partition,
+        "offset": letter.log_offset,
+        "rows": _rows(letters),
+        "tenant_id": letter.tenant_id,
+        "claimed": letter.claimed,
+        "original_id": base,
+        "n": n,
+        "event_id": None if n is None else redriven_id(base, n),
+        "by": asked.by,
+        "why": asked.why,
+        "patch": json.dumps(asked.patch.patch) if asked.patch else None,
+        "begun_ms": _now_ms(),
+        "result": "begun",
+        "detail": None,
+        "sent_offset": None,
+        "ended_ms": None,
+    }
+
+
+def _rows(letters: Sequence[Letter]) -> str:
+    return ",".join(str(one.row_index) for one in letters if one.row_index is not None)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _loaded(patch: str | None) -> Any:
+    return None if patch is None else json.loads(patch)
 
 
 def _said(patch: Patch | None) -> Any:

@@ -1,5 +1,4 @@
-"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, dead letters,
-requests for exports, tenants."""
+"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, the ledger, what else was said."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -8,7 +7,7 @@ from typing import Any
 import psycopg
 
 from producers.breaker import Breaker, Verdict
-from sinks import dead_letters, ledger, policies, prices, stock, tenants, uploads
+from sinks import dead_letters, ledger, policies, prices, redrives, stock, tenants, uploads
 from sinks.batch import Batch, Message
 from sinks.exports import requests
 from sinks.offsets import Move, advance
@@ -22,6 +21,7 @@ def connect(database_url: str) -> Db:
     """A connection with the rights of the writer role and its staging tables."""
     db = psycopg.connect(database_url, application_name="tillstream-sink", connect_timeout=5)
     db.execute("SET ROLE tillstream_writer")
+    db.execute("SET idle_in_transaction_session_timeout = '30s'")  # who froze must not keep its offsets locked
     db.execute("SET plan_cache_mode = force_custom_plan")
     db.execute(statement("staging"))
     db.execute("SET app.orders_staged = on")  # what is inserted is what is staged (migration 0011)
@@ -55,6 +55,7 @@ def write(db: Db, batch: Batch, moves: list[Move], breaker: Breaker) -> None:
         ledger.write(db, batch, fresh)
         dead_letters.store(db, batch.letters)
         requests.store(db, batch.exports)
+        redrives.store(db, batch.notes)
         tenants.materialise(db, batch.tenants)
     breaker.count(verdicts)
 

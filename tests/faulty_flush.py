@@ -1,6 +1,6 @@
 """Streams that flush outputs, then changelog, without a transaction: `python -m tests.faulty_flush`.
 
-As plain Faust does. Only for tests of the checker.
+As plain Faust does. One of the workers is killed between the two. Only for tests of the checker.
 """
 
 import confluent_kafka
@@ -8,6 +8,7 @@ import confluent_kafka
 from streams import steps
 from streams.__main__ import main
 from streams.steps import Step, Steps
+from tests.worst_moment import kill_me
 
 _FLUSH_S = 60
 
@@ -30,6 +31,7 @@ def commit(self: Steps, producer: confluent_kafka.Producer, partition: int, flus
         for topic, key, value, headers in step.records:
             producer.produce(self._named(topic), value, key, partition, headers=headers, on_delivery=delivered)
     producer.flush(_FLUSH_S)
+    kill_me("killed")
     for table, changes in steps._merged(flushed).items():
         encode = self.encoders.get(table, steps._as_it_is)
         for key, value in changes.items():

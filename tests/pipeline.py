@@ -20,6 +20,7 @@ from deploy.stack import create_database, wait_until
 from deploy.supervisor import Child, Supervisor
 from producers import admin, tenants
 from producers.tenants import Tenant
+from schemas import topics
 from schemas.settings import Settings
 from sinks.audit import Report, audit
 
@@ -166,9 +167,11 @@ class Pipeline:
         """What a role has printed."""
         return (self._folder / f"{role}.log").read_text()
 
-    def tenant(self, currency: str = "EUR") -> tuple[str, str]:
-        """A fresh tenant that the gateway knows: its id and its API key."""
-        tenant, key = tenants.with_new_key(Tenant(f"shop-{secrets.token_hex(4)}", "A shop", currency))
+    def tenant(self, currency: str = "EUR", partition: int | None = None) -> tuple[str, str]:
+        """A fresh tenant, on that partition or on any, that the gateway knows: its id and its API key."""
+        names = iter(lambda: f"shop-{secrets.token_hex(4)}", None)
+        fitting = (n for n in names if partition in (None, topics.partition_of(n.encode(), self.settings.partitions)))
+        tenant, key = tenants.with_new_key(Tenant(next(fitting), "A shop", currency))
         tenants.put(self.settings, [tenant])
         if "gateway" in self.children:
             eventually(lambda: self.post(tenant.tenant_id, key, "orders", b"").status_code == 400)

@@ -127,7 +127,10 @@ def message_gone(events: list[Event]) -> None:
         (changed("orders", "version_offset"), "wrong", "version_offset is"),
         (changed("ledger", "applied"), "wrong", "applied is"),
         (moved_back, "wrong", "no longer owned"),
-        (without("law"), "wrong", "not written to its end"),
+        (without("moved"), "wrong", "the offset of tenants[0] is"),
+        (without("written"), "wrong", "nobody saw a sink write the ledger line"),
+        (twice("moved"), "doubled", "sinks went twice over"),
+        (without("end"), "wrong", "not written to its end"),
     ],
 )
 def test_the_checker_sees(events: list[Event], spoil: Callable[[list[Event]], None], fault: str, words: str) -> None:

@@ -72,7 +72,7 @@ def test_state_from_compacted_changelogs_is_the_state_before(own_pipeline: Pipel
     compact_soon(own_pipeline.settings)
     own_pipeline.start("streams@a", restarted=False, patch=SHOWING.format(file=str(file)))
     own_pipeline.start("gateway", restarted=False)
-    shops = [own_pipeline.tenant() for _ in range(6)]
+    shops = [own_pipeline.tenant(partition=n) for n in range(own_pipeline.settings.partitions)]
     for first in range(0, 60, 10):
         for tenant, key in shops:
             own_pipeline.post(tenant, key, "orders", b"".join(order(n) for n in range(first, first + 10)))

@@ -1,6 +1,8 @@
 """`tillstream dlq`: letters are found, read, sent once more under the version they had, and all of it is noted."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,9 +13,11 @@ from typer.testing import CliRunner
 
 from deploy.dlq import app
 from schemas import codec, topics
-from schemas.errors import Rejected, TillstreamError
+from schemas.errors import Rejected, TillstreamError, Unavailable
 from schemas.prices import PRICE_CHANGES
 from schemas.stock import MOVEMENTS
+from sinks import quarantine, redrives, redriving
+from sinks.redriving import Asked
 from streams.price_state import amount
 
 TO_PAID = '[{"op": "test", "path": "/order_status", "value": "nonsense"},' \
@@ -43,6 +47,12 @@ def name_of(direct: Direct, event_id: str) -> str:
     letter = direct.letter(event_id)
     at = [letter["topic"].removeprefix(direct.pipeline.settings.prefix), letter["partition"], letter["log_offset"]]
     return "/".join(map(str, at if letter["row_index"] is None else [*at, letter["row_index"]]))
+
+
+def known(pipeline: Pipeline) -> None:
+    """Return when the database knows all redrives."""
+    with redriving.connect(pipeline.settings.database_url) as db:
+        redrives.await_known(db, pipeline.settings, 20)
 
 
 def rows(direct: Direct, *changes: dict[str, Any]) -> bytes:
@@ -185,6 +195,7 @@ def test_a_redrive_whose_end_is_unknown_goes_on_under_its_id(direct: Direct) -> 
     event_id = direct.send(rows(direct, {}), shift=1)
     name = name_of(direct, event_id)
     redriven(direct, name)
+    known(direct.pipeline)  # what the log says of it comes no more
     direct.pipeline.sql(
         "UPDATE redrives SET result = 'begun', sent_offset = NULL WHERE original_id = %s RETURNING 1", event_id
     )
@@ -193,13 +204,34 @@ def test_a_redrive_whose_end_is_unknown_goes_on_under_its_id(direct: Direct) -> 
     assert redriven(direct, name, "--patch", other, code=1)["refused"][0]["code"] == "begun"
     [sent] = redriven(direct, name)["sent"]
     assert sent["event_id"] == f"{event_id}~r1"
-    outcomes = eventually(
-        lambda: (found := direct.pipeline.drained().tenants[direct.tenant].outcomes)["duplicate"] and found
-    )
-    assert (outcomes["applied"], outcomes["duplicate"], outcomes["rejected"]) == (1, 1, 1)
+    outcomes = direct.pipeline.drained().tenants[direct.tenant].outcomes
+    assert (outcomes["applied"], outcomes["duplicate"], outcomes["rejected"]) == (1, 0, 1)  # the ledger had it
     [sent] = redriven(direct, name, "--again", "--patch", other)["sent"]
     assert sent["event_id"] == f"{event_id}~r2"
     assert orders(direct)[0][1] == "paid"  # of the same version: the first stays
+
+
+def test_of_two_operators_at_once_one_sends_it(direct: Direct) -> None:
+    settings = direct.pipeline.settings
+    name = name_of(direct, direct.send(rows(direct, {}), shift=1))
+    barrier = threading.Barrier(2)
+
+    def operator(who: str) -> str:
+        with redriving.connect(settings.database_url) as db:
+            [letter] = quarantine.find(db, quarantine.named(name, settings.prefix), 1)
+            message = redriving.prepared(db, [letter], None, None)
+            barrier.wait()
+            try:
+                return redriving.send(db, settings, redriving.producer(settings), message, Asked(who, "a race"))
+            except Rejected as exc:
+                return exc.code
+
+    with ThreadPoolExecutor(2) as pool:
+        answers = set(pool.map(operator, ("Ada", "Bob")))
+    letter = dlq(direct, "show", name)
+    assert {letter["event_id"] + "~r1"} <= answers <= {letter["event_id"] + "~r1", "redriven_before"}
+    assert [(one["n"], one["result"]) for one in letter["redrives"]] == [(1, "sent")]
+    assert direct.pipeline.drained().tenants[direct.tenant].outcomes["applied"] == 1
 
 
 def test_stock_and_prices_are_taken_where_they_come_again_but_overwrite_nothing(direct: Direct) -> None:
@@ -263,3 +295,28 @@ def test_many_are_sent_no_faster_than_they_should_be(direct: Direct) -> None:
     assert [one["event_id"] for one in answer["sent"]] == [f"{one}~r1" for one in sent[:10]]
     query = "SELECT extract(epoch FROM max(begun_at) - min(begun_at))::float FROM redrives WHERE tenant_id = %s"
     assert direct.pipeline.sql(query, direct.tenant)[0][0] > 1.4
+
+
+def test_an_emptied_database_knows_again_what_was_sent(own_pipeline: Pipeline) -> None:
+    own_pipeline.backup()
+    own_pipeline.start("streams", "sinks", restarted=False)
+    direct = Direct(own_pipeline)
+    sent, kept = direct.send(rows(direct, {}), shift=1), direct.send(rows(direct, {}), type_="tillstream.nothing.v1")
+    names = [name_of(direct, one) for one in (sent, kept)]
+    redriven(direct, names[0], "--patch", '[{"op": "test", "path": "/rows/0/order_status", "value": "paid"}]')
+    redriven(direct, names[1], code=1)
+    producer = redriving.producer(own_pipeline.settings)
+    producer.produce(own_pipeline.settings.named(topics.REDRIVES), b"no note", b"anybody", 0)
+    assert producer.flush(20) == 0
+    known(own_pipeline)
+    before = own_pipeline.sql("SELECT to_jsonb(r) - 'id' FROM redrives AS r ORDER BY begun_at")
+    assert [row["result"] for (row,) in before] == ["sent", "refused"]
+    own_pipeline.stop("sinks")
+    own_pipeline.restore()
+    with redriving.connect(own_pipeline.settings.database_url) as db, pytest.raises(Unavailable, match="of 4 notes"):
+        redrives.await_known(db, own_pipeline.settings, 0.5)
+    own_pipeline.start("sinks", restarted=False)
+    own_pipeline.drained()
+    assert "redriven_before" in redriven(direct, names[0], code=1)
+    assert own_pipeline.sql("SELECT to_jsonb(r) - 'id' FROM redrives AS r ORDER BY begun_at") == before
+    assert [dlq(direct, "show", name)["status"] for name in names] == ["done", "open"]

@@ -18,7 +18,6 @@ from schemas.settings import Settings
 from streams.stock import Source, fold_batch
 
 APP_ID = "plain-faust"
-CHANGELOG = f"{APP_ID}-levels-changelog"
 
 
 def create_app(settings: Settings, count: int) -> faust.App:

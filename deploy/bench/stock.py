@@ -7,7 +7,7 @@ from typing import Final
 
 import httpx
 
-from deploy.bench import figures, movements, peers, plain_faust
+from deploy.bench import figures, movements, peers
 from deploy.bench.figures import Figure
 from deploy.bench.installation import Installation, Say, spent
 from deploy.stack import Stack
@@ -25,6 +25,8 @@ _PEER_MOVEMENTS: Final = 100_000
 _QUIX_MOVEMENTS: Final = 500_000
 _QUIX: Final = "deploy.bench.plain_quix"
 _FAUST: Final = "deploy.bench.plain_faust"
+_FAUST_CHANGELOG: Final = "plain-faust-levels-changelog"
+"""Not imported from there: no command of `tillstream` shall wait until Faust is imported."""
 _METRIC: Final = r"^{name}\{{table=\"{table}\"\}} (\S+)$"
 
 
@@ -56,7 +58,7 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
         peer_pace = said["folded"] / said["seconds"]
         say("the plain peer's recovery")
         said = peers.said(_FAUST, [str(_PEER_MOVEMENTS)], shop.settings, "recovered")
-        peer_recovery = movements.records(shop.settings, plain_faust.CHANGELOG) / said["seconds"]
+        peer_recovery = movements.records(shop.settings, _FAUST_CHANGELOG) / said["seconds"]
     quix = list(_quix(stack, pace, say))
     yield figures.limit("plain faust.Table, batches of 500", peer_pace, "movements/s")
     yield _against("folded, batches of 500", pace, peer_pace, FOLD_TARGET, FOLD_RATIO, "movements/s")

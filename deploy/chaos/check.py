@@ -58,8 +58,8 @@ def check(events: Iterable[Event]) -> Report:
     for event in events:
         kinds[event["kind"]].append(event)
     report = Report()
-    if not kinds["law"]:
-        report.wrong.append("the history was not written to its end: nothing was read back")
+    if not kinds["end"]:
+        report.wrong.append("the history was not written to its end: not all was read back, and nothing is judged")
         return report
     model = _told(kinds)
     report.wrong += model.strange
@@ -189,17 +189,40 @@ def _sinks(report: Report, kinds: dict[str, list[Event]]) -> None:
         report.compared["ledger lines written"] += 1
         if times > 1:
             report.doubled.append(f"sinks wrote the ledger line of {topic}[{partition}]@{offset} {times} times")
+    lines = {(row["topic"], row["partition"], row["log_offset"]) for row in _rows(kinds["row"], "ledger")}
+    seen = {(one["topic"], one["partition"], one["log_offset"]) for one in kinds["written"]}
+    report.wrong += [f"nobody saw a sink write the ledger line of {_text(at)}" for at in lines - seen]
+    report.lost += [f"a sink wrote the ledger line of {_text(at)}, and it is gone" for at in seen - lines]
+    stored = {(row["topic"], row["partition"]): row["next_offset"] for row in _rows(kinds["row"], "sink_offsets")}
+    steps: dict[tuple[str, int], list[tuple[int, int]]] = defaultdict(list)
     for moved in kinds["moved"]:
         report.compared["offsets moved"] += 1
-        if moved["to_offset"] <= moved["from_offset"]:
-            where = f"{moved['topic']}[{moved['partition']}] from {moved['from_offset']} to {moved['to_offset']}"
+        step = moved["from_offset"], moved["to_offset"]
+        if step[0] < step[1]:
+            steps[moved["topic"], moved["partition"]].append(step)
+        else:
+            where = f"{moved['topic']}[{moved['partition']}] from {step[0]} to {step[1]}"
             report.wrong.append(f"a sink that no longer owned it moved the offset of {where}")
-    stored = {(row["topic"], row["partition"]): row["next_offset"] for row in _rows(kinds["row"], "sink_offsets")}
+    for at in steps.keys() | stored.keys():
+        _one_chain(report, at, sorted(steps[at]), stored.get(at, 0))
     for event in kinds["derived"]:
         at = event["topic"], event["partition"]
         if "end" in event and stored.get(at) != event["end"]:
             kind = report.lost if stored.get(at, 0) < event["end"] else report.wrong
             kind.append(f"the sinks' offset of {at[0]}[{at[1]}] is {stored.get(at)}, the topic ends at {event['end']}")
+
+
+def _one_chain(report: Report, at: tuple[str, int], steps: list[tuple[int, int]], end: int) -> None:
+    """Each step of an offset begins where one before it ended: from 0 to where it stands now."""
+    place, where = f"{at[0]}[{at[1]}]", 0
+    for begins, ends in steps:
+        if begins < where:
+            report.doubled.append(f"sinks went twice over {place} from {begins}")
+        elif begins > where:
+            report.wrong.append(f"nobody saw a sink move the offset of {place} from {where} to {begins}")
+        where = max(where, ends)
+    if where != end:
+        report.wrong.append(f"the offset of {place} is {end}, and was last moved to {where}")
 
 
 def _rows(rows: list[Event], table: str) -> list[Row]:

@@ -65,11 +65,13 @@ def gather(settings: Settings, history: History, within: float, on_step: Callabl
         history.add_all("derived", [_derived(topic, message) for message in _log_of(settings, topic)])
     history.add_all("derived", [{"topic": topic, "partition": n, "end": end} for (topic, n), end in ends.items()])
     with psycopg.connect(settings.database_url, row_factory=dict_row) as db:
+        db.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         for table, columns in TABLES.items():
             rows = db.execute(f"SELECT {columns} FROM {table}".encode()).fetchall()
             history.add_all("row", [{"table": table, "row": row} for row in rows])
         for seen in ("moved", "written"):
             history.add_all(seen, db.execute(f"SELECT * FROM chaos.{seen}".encode()).fetchall())
+    history.add("end")
 
 
 def _logged(topic: str, message: confluent_kafka.Message) -> Event:

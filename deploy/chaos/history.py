@@ -11,6 +11,7 @@
 | `derived` | a message that streams wrote, with the place of its source |
 | `row` | a row of a table at the end; `moved` and `written` are what PostgreSQL saw the sinks do |
 | `law` | what `sinks.audit` says |
+| `end` | all was read back: without it a history cannot be judged |
 | `found` | a fault: lost, doubled or wrong |
 
 `at` is in seconds since the run began.
@@ -29,7 +30,7 @@ from schemas.errors import Misconfigured
 Event = dict[str, Any]
 KINDS: Final = (
     "run", "asked", "answered", "given_up", "struck", "healed", "restarted", "logged", "derived", "row", "moved",
-    "written", "law", "found",
+    "written", "law", "end", "found",
 )  # fmt: skip
 
 
