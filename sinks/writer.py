@@ -1,4 +1,4 @@
-"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, and what else was said."""
+"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, and all else."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -21,6 +21,13 @@ _TOLD_S: Final = 0.5
 _CHUNK_BYTES: Final = 262_144
 _LONGEST: Final = "1h"
 """A transaction that stays open keeps PostgreSQL from cleaning up."""
+CONNECT: Final[dict[str, Any]] = {
+    "connect_timeout": 5,
+    # A host that vanished says nothing: the kernel asks it after 5 s, and gives up 4 s later.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 2,
+}
 
 
 class Export(Struct, frozen=True):
@@ -61,9 +68,7 @@ def write(database_url: str, files: Files, export: Export, tell: Tell) -> Writte
     """Write the file of an export. Raises psycopg.Error, OSError, and Rejected for filters that are none."""
     rows, counting = queries(export)
     files.remove(of_export(export.tenant_id, export.export_id))  # what an attempt left that was killed
-    with psycopg.connect(
-        database_url, application_name="tillstream-export", client_encoding="utf8", connect_timeout=5
-    ) as db:
+    with psycopg.connect(database_url, application_name="tillstream-export", client_encoding="utf8", **CONNECT) as db:
         db.read_only, db.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
         db.execute("SET LOCAL ROLE tillstream_reader")
         for name, value in {

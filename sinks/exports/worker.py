@@ -25,7 +25,7 @@ from schemas.exports import KEPT_H, of_export
 from schemas.settings import Settings
 from sinks import faults
 from sinks.exports.__main__ import Said
-from sinks.exports.copying import Export, Written
+from sinks.exports.copying import CONNECT, Export, Written
 from sinks.sql import statement
 
 log = logging.getLogger(__name__)
@@ -132,10 +132,13 @@ class Exports:
 
     def _write(self, db: Db, export: Export) -> None:
         last = Said()
-        with closing(self._process(export)) as lines:
-            for last in lines:
-                if last.total:
-                    db.execute(_TELL, [last.rows, last.total, *export.key])
+        try:
+            with closing(self._process(export)) as lines:
+                for last in lines:
+                    if last.total:
+                        db.execute(_TELL, [last.rows, last.total, *export.key])
+        except (OSError, msgspec.DecodeError) as exc:  # no process could be started, or it was killed at once
+            last = Said(away=f"the process that writes: {exc}")
         if (written := last.written) is not None:
             self._done(db, export, written)
         elif last.failed:
@@ -196,6 +199,6 @@ class Exports:
 
 def _connect(database_url: str) -> Db:
     """A connection with the rights of the writer role, each statement a transaction of its own."""
-    db = psycopg.connect(database_url, application_name="tillstream-exports", connect_timeout=5, autocommit=True)
+    db = psycopg.connect(database_url, application_name="tillstream-exports", autocommit=True, **CONNECT)
     db.execute("SET ROLE tillstream_writer")
     return db
