@@ -17,17 +17,30 @@ from gateway import reads
 TARGET: Final = 0.7
 _MOST_MB: Final = 100
 _LEAST_ROWS: Final = 1_000_000
+_COPIES: Final = 5
+_MULTIPLY: Final = """
+INSERT INTO orders (tenant_id, external_order_id, id, customer_id, customer_name, customer_email, total_amount,
+                    currency, order_status, order_date, raw_payload, updated_at, version_at, version_offset,
+                    version_row)
+SELECT tenant_id, external_order_id || '-' || n, gen_random_uuid(), customer_id, customer_name, customer_email,
+       total_amount, currency, order_status, order_date, raw_payload, updated_at, version_at, version_offset, version_row
+FROM orders, generate_series(2, %s) n
+"""
+"""Makes more of the orders there are: a copy costs a tenth of what another costs that is sent."""
 _ROUNDS: Final = 3
 _LOOK_S: Final = 0.02
 
 
 def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
     """All orders of a tenant, 1,000,000 or more, to files, in turn with psql's of the same query; medians of three."""
-    count = max(count, _LEAST_ROWS)
+    count = max(count, _LEAST_ROWS) // _COPIES * _COPIES
     with Installation(stack, "exports") as shop:
         key = shop.tenant()
         say(f"{count:,} orders into PostgreSQL")
-        fill(shop.settings.database_url, count)
+        fill(shop.settings.database_url, count // _COPIES)
+        with shop.database() as db:
+            db.execute(_MULTIPLY, [_COPIES])
+            db.execute("VACUUM ANALYZE orders")
         shop.start("gateway", "sinks")
         most_mb = 0.0
         for name, format_, media_type in (("CSV", "csv", reads.CSV), ("NDJSON", "ndjson", reads.NDJSON)):
