@@ -23,6 +23,7 @@ from deploy import demo as demo_
 from deploy.bench import run as bench_
 from deploy.chaos.command import chaos
 from deploy.doctor import doctor
+from deploy.export import export
 from deploy.generate import generate
 from deploy.ingest import ingest
 from deploy.operate import DEFAULT_DATA_DIR, DataDir
@@ -48,7 +49,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(prices.app, name="prices")
 app.add_typer(uploads.app, name="uploads")
 app.add_typer(dlq.app, name="dlq")
-for command in (generate, ingest, stock, operate.audit, replay, rebuild, doctor, chaos):
+for command in (generate, ingest, export, stock, operate.audit, replay, rebuild, doctor, chaos):
     app.command()(command)
 console = Console()
 errors = Console(stderr=True)

@@ -172,6 +172,8 @@ class Stack:
         ports = {role: free_port() for role in ("streams", "sinks")}
         if not os.environ.get("TILLSTREAM_GATEWAY_PORT"):
             self.settings = replace(self.settings, gateway_port=free_port())
+        if not os.environ.get("TILLSTREAM_EXPORTS_URL"):
+            self.settings = replace(self.settings, exports_url=str(self.data_dir / "exports"))
         self.settings = replace(self.settings, streams_data_dir=str(self.data_dir / "streams"))
         (self.data_dir / "streams").mkdir(exist_ok=True)
         self.metrics_urls = {

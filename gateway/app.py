@@ -12,11 +12,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from gateway import activity, admin, console, figures, health, openapi, reads, schema_pages, uploads
+from gateway import activity, admin, console, exports, figures, health, openapi, reads, schema_pages, uploads
 from gateway.alerts import price_alerts_stream
 from gateway.bodies import Inflight
 from gateway.corrections import correct_rows
 from gateway.database import Database
+from gateway.downloads import download_export
 from gateway.events import event
 from gateway.ingest import ingest
 from gateway.kafka import Reachability
@@ -33,6 +34,7 @@ from gateway.stream import Streams
 from gateway.tail import Tail
 from gateway.tenants import Registry
 from producers import Producer
+from producers.export_files import Files, files_at
 from schemas import topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
@@ -54,11 +56,12 @@ class State(TypedDict):
     streams: Streams
     outcomes: Tail
     live: Live
+    files: Files
 
 
 def create_app(settings: Settings) -> Starlette:
     """The ASGI application. Raises Misconfigured."""
-    limits = RateLimits(settings)
+    limits, files = RateLimits(settings), files_at(settings.exports_url)
     routes = _routes()
     document = schema_pages.static_document(openapi.document(routes))
 
@@ -84,6 +87,7 @@ def create_app(settings: Settings) -> Starlette:
                 document=document,
                 outcomes=outcomes,
                 live=live,
+                files=files,
                 streams=(streams := Streams(settings.reader_database_url)),
             )
         await asyncio.to_thread(streams.close)
@@ -124,6 +128,10 @@ def _routes() -> list[Route]:
         *_both(BASE + "/uploads/{token}/complete", uploads.complete_upload, "POST"),
         *_both(BASE + "/uploads/{token}/errors", uploads.get_errors, "GET"),
         *_both(BASE + "/uploads/{token}/corrections", correct_rows, "POST"),
+        *_both(BASE + "/exports", exports.create_export, "POST"),
+        *_both(BASE + "/exports", exports.list_exports, "GET"),
+        *_both(BASE + "/exports/{export_id}", exports.show_export, "GET"),
+        *_both(BASE + "/exports/{export_id}/file", download_export, "GET"),
         *_both(admin.BASE, admin.Tenants),
         *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),
         *_both(admin.BASE + "/{tenant_id:str}/keys", admin.Keys),

@@ -6,6 +6,7 @@ CODES: Final = {
     400: {
         "bad_chunk_number": "The chunk's number is outside the range.",
         "bad_document": "The JSON body is not what this path takes.",
+        "bad_filter": "A filter is none of the kind's, or has a value that it does not take.",
         "bad_idempotency_key": "The Idempotency-Key is too long, or has characters that it may not have.",
         "bad_parameter": "A query parameter has a value that it does not take.",
         "broken_encoding": "The body is not valid gzip or zstd, or ends early.",
@@ -27,6 +28,7 @@ CODES: Final = {
     404: {
         "not_found": "There is nothing at this path.",
         "unknown_event": "No gateway made this event id for this tenant, and it is not in the ledger.",
+        "unknown_export": "No gateway made this export's id for this tenant.",
         "unknown_key": "The tenant has no key with this id.",
         "unknown_tenant": "The tenant does not exist.",
         "unknown_upload": "The upload token was not made here, or is not whole.",
@@ -43,6 +45,8 @@ CODES: Final = {
     409: {
         "chunk_conflict": "The chunk came before, with other content.",
         "chunk_out_of_range": "The upload was completed with fewer chunks.",
+        "export_failed": "The export failed: there is no file.",
+        "export_not_done": "The export's file is not written yet.",
         "tenant_exists": "The tenant exists already.",
         "too_few_chunks": "A chunk with a higher number has come.",
         "too_many_keys": "The tenant has as many keys as it may have.",
@@ -50,6 +54,7 @@ CODES: Final = {
         "upload_completed": "The upload was completed with another number of chunks.",
     },
     410: {
+        "export_expired": "The export's file has been removed.",
         "upload_expired": "The upload's time is over; what was applied stays.",
     },
     413: {
@@ -61,6 +66,9 @@ CODES: Final = {
     415: {
         "unknown_media_type": "The body's Content-Type is CSV, a form, or another that is neither NDJSON nor JSON.",
         "unknown_encoding": "The body's Content-Encoding is none of gzip, zstd, identity.",
+    },
+    416: {
+        "range_not_satisfiable": "The file has no such range.",
     },
     422: {
         "bad_body": "A field of the body has the wrong type, or is unknown.",
@@ -76,6 +84,7 @@ CODES: Final = {
         "rows_rejected": "No row is right; `errors` says what is wrong with each.",
     },
     429: {
+        "too_many_exports": "As many exports of the tenant are open as may be.",
         "rate_limited": "Too many single events a minute; wait for Retry-After, or send many rows as one NDJSON body.",
     },
     431: {
@@ -87,6 +96,7 @@ CODES: Final = {
     503: {
         "kafka_unavailable": "Kafka did not acknowledge: whether it was taken is unknown. Send it again, under the same"
         " Idempotency-Key where there is one.",
+        "file_unavailable": "The export's file is not where this gateway looks for it.",
         "overloaded": "Too many bytes are being taken in right now.",
         "reads_unavailable": "PostgreSQL does not answer, or not in time beside other reads.",
         "too_many_streams": "Too many answers are being streamed right now.",

@@ -19,6 +19,7 @@ from starlette.requests import Request
 
 from gateway import isolation
 from gateway.problems import Problem
+from producers.stored import READING
 from schemas import metrics
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
@@ -35,11 +36,6 @@ CONNECT: Final[dict[str, Any]] = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 2,
-}
-READING: Final = {
-    "timezone": "UTC",
-    "datestyle": "ISO",
-    "enable_memoize": "off",  # an order's items are asked for once: there is nothing to remember
 }
 ENVIRONMENT: Final = (psycopg.OperationalError, UndefinedTable, UndefinedColumn, InsufficientPrivilege)
 """Faults of PostgreSQL or of its migrations, which a later try may not meet; others are faults of ours."""

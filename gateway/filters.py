@@ -1,78 +1,21 @@
 """Query parameters of reads: what each takes, and the SQL condition that it becomes."""
 
 import re
-from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime
-from typing import Any, Final, get_args
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import unquote
 
-from msgspec import Struct
-from psycopg.sql import SQL, Composed, Literal
+from psycopg.sql import Composed
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
 from gateway.problems import Problem
+from producers import stored
+from producers.stored import MOMENT, RECORDS, TEXT, Filter, day, moment, one_of, text
 from schemas import prices, stock
-from schemas.rows import Status
 
-DATE: Final = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-DATE_TIME: Final = rf"{DATE}[Tt ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?([Zz]|[+-][0-9]{{2}}:[0-9]{{2}})"
-"""RFC 3339."""
-_DATE_TIME: Final = re.compile(DATE_TIME)
-_DATE: Final = re.compile(DATE)
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_MAX_TEXT: Final = 500
 MAX_SCORE: Final = 100
-
-
-class Filter(Struct, frozen=True):
-    """A parameter: what it takes, in words; its reader, which raises ValueError; its condition on `{value}`.
-
-    `absent` is the condition where it is not given. `source` is what holds the rows that it finds and no others: of the
-    filters given, the first with one is looked through, under the name of `o`.
-    """
-
-    takes: str
-    read: Callable[[str], Any]
-    condition: str
-    several: bool = False
-    absent: str = ""
-    source: str = ""
-
-
-def _text(raw: str) -> str:
-    if not 1 <= len(raw) <= _MAX_TEXT or "\x00" in raw:
-        raise ValueError
-    return raw
-
-
-def _one_of(*words: str) -> Callable[[str], str]:
-    def read(raw: str) -> str:
-        if raw not in words:
-            raise ValueError
-        return raw
-
-    return read
-
-
-def moment(raw: str) -> datetime:
-    """An RFC 3339 date-time with its offset, or a date, which is its first moment in UTC. Raises ValueError."""
-    if _DATE.fullmatch(raw):
-        return datetime.combine(date.fromisoformat(raw), datetime.min.time(), UTC)
-    raw = re.sub(r" (\d\d:\d\d)$", r"+\1", raw)  # a plus that was not encoded
-    if not _DATE_TIME.fullmatch(raw):
-        raise ValueError
-    try:
-        return datetime.fromisoformat(raw.upper()).astimezone(UTC)
-    except OverflowError as exc:  # in UTC it is before the year 1 or after 9999
-        raise ValueError from exc
-
-
-def day(raw: str) -> datetime:
-    """The first moment in UTC of a date. Raises ValueError."""
-    if not _DATE.fullmatch(raw):
-        raise ValueError
-    return moment(raw)
 
 
 def _whole(raw: str) -> int:
@@ -87,13 +30,10 @@ def _score(raw: str) -> int:
     return int(raw)
 
 
-_STATUSES: Final = get_args(Status)
 ALERTS: Final = ("anomaly", "held", "rejected")
 FINDINGS: Final = (*prices.ACTIONS, prices.Detector.BREAKER)
-_TEXT: Final = f"1 to {_MAX_TEXT} characters"
 _DAY: Final = "a date, which is a day of UTC"
 _RECENT: Final = "{} >= date_trunc('day', now(), 'UTC') - interval '30 days'"
-_MOMENT: Final = "an RFC 3339 date-time with an offset, or a date (its first moment in UTC)"
 
 
 def _days(column: str) -> dict[str, Filter]:
@@ -106,74 +46,17 @@ def _days(column: str) -> dict[str, Filter]:
     }
 
 
-# The orders of a product are read along order_items_of_product, newest first, so that a page costs what it shows,
-# wherever they lie. Left to itself the planner walks orders_newest instead, past all orders without it: OFFSET 0
-# keeps it from that. USING lets conditions on its columns, such as a cursor's, bound the range of the index.
-_OF_PRODUCT: Final = (
-    "(SELECT * FROM (SELECT DISTINCT ordered_at AS order_date, external_order_id FROM order_items"
-    " WHERE tenant_id = {{tenant}} AND product_id = {product} ORDER BY order_date DESC, external_order_id DESC) item"
-    " JOIN LATERAL (SELECT * FROM orders WHERE tenant_id = {{tenant}} AND external_order_id = item.external_order_id"
-    " OFFSET 0) of_item USING (order_date, external_order_id))"
-)
-_HAS_PRODUCT: Final = (
-    "EXISTS (SELECT FROM order_items item WHERE item.tenant_id = {{tenant}}"
-    " AND item.external_order_id = o.external_order_id AND item.product_id = {product})"
-)
-
-
-def _product(product: str) -> Filter:
-    """Orders with an item of a product, which is given in SQL."""
-    return Filter(_TEXT, _text, _HAS_PRODUCT.format(product=product), source=_OF_PRODUCT.format(product=product))
-
-
 FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
-    "products": {
-        "sku": Filter(_TEXT, _text, "sku = {value}"),
-        "category": Filter(_TEXT, _text, "category = {value}"),
-        "active": Filter("true or false", lambda raw: {"true": True, "false": False}[raw], "active = {value}"),
-    },
-    "customers": {
-        "email": Filter(_TEXT, _text, "email = {value}"),
-        "country": Filter(_TEXT, _text, "country = {value}"),
-    },
-    "orders": {
-        "status": Filter(
-            f"one or more of {', '.join(_STATUSES)}", _one_of(*_STATUSES), "order_status IN ({value})", several=True
-        ),
-        "from": Filter(_MOMENT, moment, "order_date >= {value}"),
-        "to": Filter(f"{_MOMENT}; orders of that moment are left out", moment, "order_date < {value}"),
-        "currency": Filter(_TEXT, _text, "currency = {value}"),
-        # Before products: a customer has few orders, a product may have half of all.
-        "customer_id": Filter(
-            _TEXT,
-            _text,
-            "customer_id = {value}",
-            source="(SELECT * FROM orders WHERE tenant_id = {tenant} AND customer_id = {value})",
-        ),
-        "product_id": _product("{value}"),
-        "sku": _product("(SELECT product_id FROM products WHERE tenant_id = {tenant} AND sku = {value})"),
-        "unresolved": Filter(
-            "true",
-            _one_of("true"),
-            # Materialized, so that it is found once even where the planner knows nothing of the tables yet.
-            "external_order_id IN (WITH unresolved AS MATERIALIZED ("
-            "SELECT external_order_id FROM orders x WHERE tenant_id = {tenant} AND customer_id IS NOT NULL AND NOT"
-            " EXISTS (SELECT FROM customers c WHERE c.tenant_id = {tenant} AND c.customer_id = x.customer_id)"
-            " UNION "
-            "SELECT external_order_id FROM order_items item WHERE tenant_id = {tenant} AND NOT"
-            " EXISTS (SELECT FROM products p WHERE p.tenant_id = {tenant} AND p.product_id = item.product_id)"
-            ") SELECT external_order_id FROM unresolved)",
-        ),
-    },
+    **RECORDS,
     "stock": {
-        "product_id": Filter(_TEXT, _text, "product_id = {value}"),
+        "product_id": Filter(TEXT, text, "product_id = {value}"),
         "below": Filter(f"a whole number, {stock.MAX_QUANTITY} at most", _whole, "quantity < {value}"),
-        "updated_since": Filter(_MOMENT, moment, "updated_at >= {value}"),
+        "updated_since": Filter(MOMENT, moment, "updated_at >= {value}"),
     },
     "stock_history": {
         "outcome": Filter(
             f"one or more of {', '.join(stock.OUTCOMES)}",
-            _one_of(*stock.OUTCOMES),
+            one_of(*stock.OUTCOMES),
             "outcome IN ({value})",
             several=True,
         ),
@@ -181,40 +64,40 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
     "prices": {},
     "price_history": {
         "status": Filter(
-            f"one or more of {', '.join(prices.Status)}", _one_of(*prices.Status), "status IN ({value})", several=True
+            f"one or more of {', '.join(prices.Status)}", one_of(*prices.Status), "status IN ({value})", several=True
         ),
     },
     "price_alerts": {
-        "product_id": Filter(_TEXT, _text, "product_id = {value}"),
+        "product_id": Filter(TEXT, text, "product_id = {value}"),
         "name": Filter(
             f"one or more of {', '.join(FINDINGS)}",
-            _one_of(*FINDINGS),
+            one_of(*FINDINGS),
             "EXISTS (SELECT FROM jsonb_array_elements(findings) f WHERE f->>'name' IN ({value}))",
             several=True,
         ),
-        "status": Filter(f"one or more of {', '.join(ALERTS)}", _one_of(*ALERTS), "status IN ({value})", several=True),
+        "status": Filter(f"one or more of {', '.join(ALERTS)}", one_of(*ALERTS), "status IN ({value})", several=True),
         "min_score": Filter(
             f"a whole number, {MAX_SCORE} at most",
             _score,
             "EXISTS (SELECT FROM jsonb_array_elements(findings) f WHERE (f->>'score')::int >= {value})",
         ),
-        "from": Filter(_MOMENT, moment, "logged_at >= {value}"),
-        "to": Filter(f"{_MOMENT}; alerts of that moment are left out", moment, "logged_at < {value}"),
+        "from": Filter(MOMENT, moment, "logged_at >= {value}"),
+        "to": Filter(f"{MOMENT}; alerts of that moment are left out", moment, "logged_at < {value}"),
     },
     "daily_metrics": {
         "from": Filter(_DAY, day, "day >= {value}::date"),
         "to": Filter(f"{_DAY}; it is left out", day, "day < {value}::date"),
-        "currency": Filter(_TEXT, _text, "currency = {value}"),
+        "currency": Filter(TEXT, text, "currency = {value}"),
     },
     "top_products": {
         **_days("order_date"),
         "currency": Filter(
-            f"{_TEXT}; without it, the tenant's own",
-            _text,
+            f"{TEXT}; without it, the tenant's own",
+            text,
             "o.currency = {value}",
             absent="o.currency = (SELECT t.currency FROM tenants t WHERE t.tenant_id = {tenant})",
         ),
-        "by": Filter("revenue (the default) or quantity", _one_of("revenue", "quantity"), "true"),
+        "by": Filter("revenue (the default) or quantity", one_of("revenue", "quantity"), "true"),
     },
     "stock_outs": _days("logged_at"),
     "price_anomalies": _days("logged_at"),
@@ -286,15 +169,5 @@ def bad(name: str, detail: str) -> Problem:
 
 
 def conditions(entity: str, tenant_id: str, values: Mapping[str, list[Any]]) -> tuple[Composed, list[Composed]]:
-    """SQL of the filters given, their values quoted: what is looked through, and what holds for the rows wanted."""
-    known = FILTERS[entity]
-    source = next((name for name in known if name in values and known[name].source), None)
-
-    def filled(sql: str, name: str) -> Composed:
-        return SQL(sql).format(tenant=Literal(tenant_id), value=SQL(", ").join(map(Literal, values.get(name, ()))))
-
-    return filled(known[source].source if source else entity, source or ""), [
-        filled(one.condition if name in values else one.absent, name)
-        for name, one in known.items()
-        if name != source and (name in values or one.absent)
-    ]
+    """SQL of the filters given: what is looked through, and what holds for the rows wanted."""
+    return stored.conditions(entity, FILTERS[entity], tenant_id, values)

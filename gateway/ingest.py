@@ -107,7 +107,7 @@ async def json_body(request: Request, tenant: Tenant, kind: type[Document]) -> t
     try:
         return msgspec.json.decode(raw, type=kind), raw.decode()
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise Problem(400, "bad_document", f"the body is not what this path takes: {sentence(exc)}") from exc
+        raise Problem(400, "bad_document", f"the body is not what this path takes: {sentence(exc, kind)}") from exc
 
 
 def is_json(request: Request) -> bool:

@@ -51,6 +51,7 @@ _TAGS: Final = {
     "Prices": "Changes of prices, each of which is judged; alerts, live; limits, and decisions about held prices.",
     "Uploads": "Large bodies in chunks, which may come in any order, in parallel, and again.",
     "Reads": "What is stored, a page at a time or all of it, and what became of an event.",
+    "Exports": "What is stored, as a file that a sink writes.",
     "Figures": "What was sold on which day, and other counts.",
     "Admin": "Tenants, their keys, limits and policies; for who has the admin token.",
     "Health": "For orchestrators and Prometheus.",

@@ -6,6 +6,7 @@ from msgspec import Meta
 
 from gateway import activity, admin, console, corrections, health, schema_pages, uploads
 from gateway.examples import CORRECTIONS, CUSTOMERS, ORDERS, PRODUCTS
+from gateway.export_operations import EXPORTS
 from gateway.figure_operations import FIGURES
 from gateway.ingest import Validated
 from gateway.operation import (
@@ -299,6 +300,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     **READS,
     **activity.OPERATIONS,
     **FIGURES,
+    **EXPORTS,
     **ADMIN,
     **ABOUT,
 }

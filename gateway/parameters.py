@@ -3,11 +3,12 @@
 from typing import Any, Final, get_args
 
 from gateway import console
-from gateway.filters import ALERTS, DATE, DATE_TIME, FILTERS, FINDINGS, MAX_SCORE
+from gateway.filters import ALERTS, FILTERS, FINDINGS, MAX_SCORE
 from gateway.judged import STATUSES
 from gateway.reads import MAX_PAGE
 from gateway.schema_pages import FILES
 from gateway.uploads import MAX_CHUNKS
+from producers.stored import DATE, DATE_TIME
 from producers.tenant import TENANT_ID
 from schemas.rows import ID_PATTERN, Status
 from schemas.stock import MAX_QUANTITY, OUTCOMES
@@ -153,6 +154,9 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
         " first answer comes again. Made for you where absent; the answer names it.",
         _KEY,
     ),
+    "export_id": _path("export_id", "As POST …/exports answered it.", {"type": "string", "minLength": 1}),
+    "Range": _header("Range", "The bytes wanted (RFC 9110, section 14).", _TEXT),
+    "If-Range": _header("If-Range", "The ETag of what the client has a part of; of another, all of it comes.", _TEXT),
     "If-None-Match": _header("If-None-Match", "The ETag of what the client has (RFC 9110).", _TEXT),
     "Last-Event-ID": _header(
         "Last-Event-ID",
@@ -190,7 +194,12 @@ HEADERS: Final[dict[str, dict[str, Any]]] = {
     "X-Accel-Buffering": {"description": "Tells nginx to pass each event on at once.", "schema": _TEXT},
     "Vary": {"description": "RFC 9110.", "schema": _TEXT},
     "WWW-Authenticate": {"description": "How to authenticate (RFC 9110).", "schema": _TEXT},
-    "Location": {"description": "The tenant's path.", "schema": {"type": "string", "format": "uri-reference"}},
+    "Accept-Ranges": {"description": "Ranges of bytes can be asked for.", "schema": _TEXT},
+    "Content-Range": {"description": "Which bytes these are; with 416, how many there are.", "schema": _TEXT},
+    "Content-Disposition": {"description": "A name for the file.", "schema": _TEXT},
+    "Last-Modified": {"description": "When the file was written.", "schema": _TEXT},
+    "Repr-Digest": {"description": "SHA-256 of the whole file (RFC 9530).", "schema": _TEXT},
+    "Location": {"description": "The path of what was made.", "schema": {"type": "string", "format": "uri-reference"}},
     "Cache-Control": {"description": "RFC 9111.", "schema": _TEXT},
     "ETag": {"description": "Names this version (RFC 9110).", "schema": _TEXT},
     "Content-Security-Policy": {"description": "The page loads from this host only.", "schema": _TEXT},

@@ -15,6 +15,7 @@ from gateway.problems import Problem
 from gateway.sql import statement
 from gateway.stream import Query, Streamed
 from gateway.tenants import authenticated
+from producers import stored
 from schemas import topics
 
 JSON: Final = "application/json"
@@ -52,13 +53,13 @@ _AFTER: Final = {
 }
 """Of what is listed page by page."""
 _READ_KEY: Final[dict[str, tuple[Callable[[str], Any], ...]]] = {
-    "orders": (filters.moment, str),
+    "orders": (stored.moment, str),
     "stock_history": (int, int),
     "price_history": (int, int),
-    "price_alerts": (filters.moment, int, int),
-    "daily_metrics": (filters.day, str),
-    "stock_outs": (filters.day,),
-    "price_anomalies": (filters.day,),
+    "price_alerts": (stored.moment, int, int),
+    "daily_metrics": (stored.day, str),
+    "stock_outs": (stored.day,),
+    "price_anomalies": (stored.day,),
 }
 """How the parts of a key are read from a cursor, where they are not text."""
 _FRESH: Final = {
@@ -71,11 +72,6 @@ _FRESH: Final = {
     "price_anomalies": (topics.PRICES_VERDICTS,),
 }
 """The topics that a read's rows come from, where it is not `ingestion.unique`."""
-# JSON text never holds a control character: quoted and delimited by two of them, CSV is the text itself.
-_COPY_NDJSON: Final = SQL(
-    "COPY (SELECT row_to_json(r) FROM ({}) r) TO STDOUT (FORMAT csv, DELIMITER E'\\x01', QUOTE E'\\x02')"
-)
-_COPY_CSV: Final = SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER)")
 
 
 async def products(request: Request) -> Response:
@@ -216,7 +212,7 @@ async def listing(
     rows = select(entity, tenant_id, where, limit, order, source)
     query = Query(
         tenant_id,
-        copy=(_COPY_NDJSON if media_type == NDJSON else _COPY_CSV).format(rows),
+        copy=(stored.COPY_NDJSON if media_type == NDJSON else stored.COPY_CSV).format(rows),
         first=_applied_up_to(request, tenant_id, entity),
         line_end=b"\n" if media_type == NDJSON else b"\r\n",
     )
@@ -264,13 +260,8 @@ def select(
 
     They are looked for in `source`, or in the whole table.
     """
-    return statement(entity).format(
-        tenant=Literal(tenant_id),
-        where=SQL(" AND ").join(where or [SQL("true")]),
-        limit=SQL("" if limit is None else "LIMIT {}").format(Literal(limit)),
-        order=order or SQL(""),
-        source=source or Identifier(entity),
-    )
+    text = stored.statement(entity) if entity in stored.RECORDS else statement(entity)
+    return stored.select(text, entity, tenant_id, where, limit, order, source)
 
 
 def _after(entity: str, key: list[str]) -> Composed:

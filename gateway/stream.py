@@ -18,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from gateway import database
 from gateway.problems import Problem
+from producers import stored
 from schemas import metrics
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Reading:
         if self._stopping.is_set():
             return b""
         db.read_only, db.isolation_level = True, psycopg.IsolationLevel.REPEATABLE_READ
-        settings = database.READING | {"statement_timeout": _LONGEST, "app.tenant_id": self._query.tenant_id}
+        settings = stored.READING | {"statement_timeout": _LONGEST, "app.tenant_id": self._query.tenant_id}
         for name, value in settings.items():
             db.execute("SELECT set_config(%s, %s, true)", [name, value])
         if self._query.first is not None:
@@ -123,19 +124,11 @@ class Reading:
                 rows.append(row)
                 size += len(row)
                 if size >= _CHUNK_BYTES:
-                    yield self._joined(rows)
+                    yield stored.joined(rows, self._query.line_end)
                     rows.clear()
                     size = 0
         if rows:
-            yield self._joined(rows)
-
-    def _joined(self, rows: list[Any]) -> bytes:
-        chunk, end = b"".join(rows), self._query.line_end
-        if end == b"\n":  # as PostgreSQL ends them
-            return chunk
-        if chunk.count(b"\n") == len(rows):
-            return chunk.replace(b"\n", end)
-        return end.join([row[:-1] for row in rows]) + end  # a value has a line feed, which stays as it is
+            yield stored.joined(rows, self._query.line_end)
 
     def _stop(self) -> None:
         self._stopping.set()

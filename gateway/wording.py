@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final, get_args
+from typing import Any, Final, get_args, get_type_hints
 
 import msgspec
 
@@ -30,11 +30,13 @@ def explained(exc: msgspec.ValidationError, type_: Any = None) -> tuple[str, str
     return text[0].lower() + _TYPES.sub(_in_json, text)[1:], pointer
 
 
-def sentence(exc: msgspec.DecodeError | UnicodeDecodeError | RecursionError) -> str:
-    """The same as one text, for a document of several fields; what is no JSON at all as it is said."""
+def sentence(exc: msgspec.DecodeError | UnicodeDecodeError | RecursionError, kind: type[Any] | None = None) -> str:
+    """The same as one text, for a document of several fields, a struct `kind`; what is no JSON at all as it is said."""
     if not isinstance(exc, msgspec.ValidationError):
         return str(exc)
-    text, pointer = explained(exc)
+    at = _AT.search(str(exc))
+    field = get_type_hints(kind, include_extras=True).get(at[1][1:]) if kind is not None and at else None
+    text, pointer = explained(exc, field)
     return f"{text}, at {pointer}" if pointer else text
 
 

@@ -26,7 +26,7 @@ _TRUTH: Final = {
 }
 _MONEY: Final = {"price", "total_amount", "new_price", "old_price"}
 _DECIMAL_COMMA: Final = re.compile(r"-?[0-9]+,[0-9]{1,2}")
-_NESTED: Final = {"items", "attributes", "metadata"}
+_NESTED: Final = {"items", "attributes", "metadata", "raw_payload"}
 _WHOLE: Final = {"quantity", "expected_quantity"}
 _DIGITS: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -59,9 +59,17 @@ class Gateway:
 
     async def lines(self, path: str, auth: dict[str, str]) -> AsyncIterator[bytes]:
         """Lines of an NDJSON answer as they come. Raises Refused, Unavailable; an answer that breaks off ends early."""
+        async with self.streamed(path, auth) as answer:
+            with suppress(httpx.TransportError):
+                async for line in answer.aiter_lines():
+                    yield line.encode()
+
+    @asynccontextmanager
+    async def streamed(self, path: str, headers: dict[str, str]) -> AsyncIterator[httpx.Response]:
+        """A 2xx answer whose body is still to be read. Raises Refused, Unavailable."""
 
         async def attempt() -> httpx.Response:
-            answer = await self._http.send(self._http.build_request("GET", path, headers=auth), stream=True)
+            answer = await self._http.send(self._http.build_request("GET", path, headers=headers), stream=True)
             if not answer.is_success:
                 await answer.aread()
             return answer
@@ -70,9 +78,7 @@ class Gateway:
         try:
             if not answer.is_success:
                 raise Refused(answer.status_code, problem(answer))
-            with suppress(httpx.TransportError):
-                async for line in answer.aiter_lines():
-                    yield line.encode()
+            yield answer
         finally:
             await answer.aclose()
 

@@ -115,6 +115,10 @@ class Order(Row):
     customer_name: Text | None = None
     customer_email: Annotated[str, Meta(max_length=320)] | None = None
     items: Annotated[list[OrderItem], Meta(max_length=1_000)] | None = []
+    raw_payload: Attributes | UnsetType | None = UNSET
+    unresolved: Annotated[Any, Meta(description="Of reads and exports, whose rows can come back: it is not kept.")] = (
+        None
+    )
     updated_at: Version = None
 
 
@@ -125,15 +129,14 @@ def _json(fields: dict[str, Any]) -> str | None:
     return _encoder.encode(fields).decode() if fields else None
 
 
-def _attributes(row: Customer | Product, extra: dict[str, Any]) -> str | None:
-    """Unknown fields join the attributes."""
-    attributes = row.attributes
-    return _json({**extra, **(attributes or {})}) if extra or attributes else None
+def _joined(kept: dict[str, Any] | UnsetType | None, extra: dict[str, Any]) -> str | None:
+    """Unknown fields join what is kept of them by name."""
+    return _json({**extra, **(kept or {})}) if extra or kept else None
 
 
 _VALUES: Final = {
-    "attributes": "attributes(r, extra)",
-    "raw_payload": "json(extra) if extra else None",
+    "attributes": "joined(r.attributes, extra)",
+    "raw_payload": "joined(r.raw_payload, extra) if extra or r.raw_payload else None",
     "updated_at": "None if r.updated_at is None else micros(r.updated_at, '/updated_at')",
     "order_date": "micros(r.order_date, '/order_date')",
     "occurred_at": "None if r.occurred_at is None else micros(r.occurred_at, '/occurred_at')",
@@ -147,7 +150,7 @@ _VALUES: Final = {
 }
 """How a field of a row becomes what Avro takes, where it is not the struct's attribute as it is."""
 _NAMES: Final = {
-    "attributes": _attributes,
+    "joined": _joined,
     "json": _json,
     "micros": micros,
     "amount": amount,

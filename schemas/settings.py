@@ -77,6 +77,9 @@ class Settings:
     """Static membership: one name a worker slot, so that a restarted worker takes its partitions back at once."""
     streams_data_dir: str = ".tillstream/streams"
     """Where Faust keeps its files; nothing in it is needed to recover."""
+    exports_url: str = ".tillstream/exports"
+    """Where sinks write exports and gateways read them: a folder that all share, or s3://bucket/folder with
+    `tillstream[s3]` and the AWS_* variables."""
     session_timeout_s: float = 30.0
     """A worker that is silent for so long loses its partitions."""
     sink_batch_rows: int = 10_000

@@ -23,6 +23,7 @@ PRICES_VERDICTS: Final = "prices.verdicts"
 DEDUP_PRICES: Final = "dedup.prices"
 OUTCOMES: Final = "outcomes"
 DEAD_LETTERS: Final = "dead-letters"
+EXPORTS: Final = "exports"
 REDRIVES: Final = "redrives"
 
 STREAMS_GROUP: Final = "tillstream-streams"
@@ -80,6 +81,7 @@ CATALOGUE: Final[dict[str, Topic]] = {
         Topic(DEDUP_PRICES, cleanup="compact,delete", retention_ms=7 * DAY_MS),
         Topic(OUTCOMES),
         Topic(DEAD_LETTERS, retention_ms=90 * DAY_MS),
+        Topic(EXPORTS, retention_ms=7 * DAY_MS),
         Topic(REDRIVES, single_partition=True),
     )
 }

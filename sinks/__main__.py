@@ -16,10 +16,11 @@ from schemas.settings import Settings
 from sinks.connection import Stopped
 from sinks.consumer import Sink
 from sinks.daily_metrics import Refresher
+from sinks.exports.worker import Exports
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Verify the topics, then consume, and count days beside it.
+    """Verify the topics, then consume, and beside it count days and write exports.
 
     Exits 2 when something must be put right first, 75 when a store is away.
     """
@@ -39,7 +40,7 @@ def main(argv: list[str] | None = None) -> None:
             signal.signal(number, lambda *_: sink.stop())
         gc.freeze()  # what lives as long as the process need not be looked at again
         gc.set_threshold(50_000, 20, 50)  # rows come and go by thousands and hold no cycles
-        with contextlib.suppress(Stopped), Refresher(settings, on_failure=sink.stop):
+        with contextlib.suppress(Stopped), Refresher(settings, sink.stop), Exports(settings, sink.stop):
             sink.run()
     except Misconfigured as exc:
         logging.getLogger("sinks").critical("%s", exc)

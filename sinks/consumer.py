@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 GROUP: Final = "tillstream-sinks"
 TOPICS: Final = [
     topics.TENANTS, topics.INGESTION_UNIQUE, topics.STOCK_LEVELS, topics.PRICES_VERDICTS, topics.OUTCOMES,
-    topics.DEAD_LETTERS, topics.REDRIVES,
+    topics.DEAD_LETTERS, topics.EXPORTS, topics.REDRIVES,
 ]  # fmt: skip
 _MESSAGES_AT_ONCE: Final = 8
 _PATIENCE_S: Final = 1.0
@@ -69,7 +69,8 @@ class Sink:
             }
         )
         self._topics = [settings.named(name) for name in TOPICS]
-        self._expiring = settings.named(topics.DEAD_LETTERS)
+        self._expiring = {settings.named(topics.DEAD_LETTERS), settings.named(topics.EXPORTS)}
+        self._exports = settings.named(topics.EXPORTS)
         self._intake = Intake(settings, self._wait_for_registry)
         self._breaker = Breaker(settings.dead_letter_limit, "this sink")
         self._known: dict[str, Described] = {}
@@ -122,7 +123,7 @@ class Sink:
 
     def _know_topics(self) -> None:
         self._known = describe(self._admin, self._topics)
-        lasting = {name: topic for name, topic in self._known.items() if name != self._expiring}
+        lasting = {name: topic for name, topic in self._known.items() if name not in self._expiring}
         self._connection.insist(lambda db: offsets.settle_partitions(db, lasting))
 
     def _look(self) -> None:
@@ -208,8 +209,9 @@ class Sink:
         raise Unavailable(f"Kafka does not say where {partition.topic}[{partition.partition}] ends")
 
     def _load(self, db: writer.Db, topic: str, partition: int, log_range: tuple[int, int]) -> int:
-        topic_id, expires = self._known[topic].id, topic == self._expiring
-        return offsets.load(db, topic, partition, topic_id, log_range, self._accept_gap, expires)
+        topic_id, expires = self._known[topic].id, topic in self._expiring
+        gap = self._accept_gap or topic == self._exports  # the log keeps requests for longer than files are kept
+        return offsets.load(db, topic, partition, topic_id, log_range, gap, expires)
 
     def _on_revoke(self, consumer: Any, partitions: list[confluent_kafka.TopicPartition]) -> None:
         """Let the next owner find the offsets where our last write leaves them."""

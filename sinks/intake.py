@@ -12,12 +12,13 @@ from producers.client import config
 from producers.registry import backoff, reading
 from schemas import codec, metrics, stock, topics, tracing
 from schemas.envelope import Position, dead_letter_headers
-from schemas.errors import Unavailable, Undecodable
+from schemas.errors import Rejected, Unavailable, Undecodable
 from schemas.prices import PRICE_VERDICTS
 from schemas.settings import Settings
 from sinks import redrives
 from sinks.batch import Batch, Message, prepare
 from sinks.dead_letters import letter_of
+from sinks.exports.requests import asked_in
 from sinks.policies import InForce
 from sinks.records import tenant_of, type_of
 
@@ -41,6 +42,7 @@ class Intake:
         self._levels = settings.named(topics.STOCK_LEVELS)
         self._verdicts = settings.named(topics.PRICES_VERDICTS)
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
+        self._exports = settings.named(topics.EXPORTS)
         self._redrives = settings.named(topics.REDRIVES)
         self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
         self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
@@ -52,7 +54,7 @@ class Intake:
         Raises KafkaException when a dead letter was not taken, and Misconfigured before there are too many of them.
         """
         batch = Batch()
-        refused: list[tuple[confluent_kafka.Message, Message, Position]] = []
+        refused: list[tuple[confluent_kafka.Message, Rejected, Position, Position]] = []
         newest: dict[int, bytes] = {}
         for record in records:
             at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
@@ -72,12 +74,18 @@ class Intake:
                 case self._dead_letters:
                     self._learn(record.value())
                     batch.letters.append(letter_of(record))
+                case self._exports:
+                    self._learn(record.value())
+                    try:
+                        batch.exports.append(asked_in(record))
+                    except Rejected as exc:
+                        refused.append((record, exc, at, at))
                 case self._redrives:
                     batch.notes += redrives.read(record)
                 case _:
                     message = self._take_message(batch, record, at)
                     if message.refused is not None:
-                        refused.append((record, message, at))
+                        refused.append((record, message.refused, at, message.envelope.src))
             if at.topic in self._of_events and (event := tracing.event_of(record.headers(), at, record.key())):
                 batch.traced.append(replace(event, event_id=said["event_id"]) if said else event)
         verdicts = [
@@ -120,14 +128,18 @@ class Intake:
                 self._wait(pause)
 
     def _dead_letter(
-        self, producer: confluent_kafka.Producer, record: confluent_kafka.Message, message: Message, at: Position
+        self,
+        producer: confluent_kafka.Producer,
+        record: confluent_kafka.Message,
+        refused: Rejected,
+        at: Position,
+        src: Position,
     ) -> None:
-        refused = message.refused
-        assert refused is not None
+        """Set a record aside that lies `at`; `src` is where its source does."""
         log.warning("%s[%d]@%d: %s", at.topic, at.partition, at.offset, refused)
         metrics.DEAD_LETTERED.labels(refused.code).inc()
         why = Undecodable(refused.code, refused.detail)
-        headers = dead_letter_headers(record.headers(), why, "sink", message.envelope.src)
+        headers = dead_letter_headers(record.headers(), why, "sink", src)
         producer.produce(
             self._dead_letters,
             record.value(),

@@ -1,4 +1,4 @@
-"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, letters, tenants."""
+"""Writes a batch in one transaction: offsets, rows, uploads, policies, stock, prices, ledger, and all else."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import psycopg
 from producers.breaker import Breaker, Verdict
 from sinks import dead_letters, ledger, policies, prices, redrives, stock, tenants, uploads
 from sinks.batch import Batch, Message
+from sinks.exports import requests
 from sinks.migrate import require
 from sinks.offsets import Move, advance
 from sinks.sql import statement
@@ -55,6 +56,7 @@ def write(db: Db, batch: Batch, moves: list[Move], breaker: Breaker) -> None:
         prices.store(db, batch.judged)
         ledger.write(db, batch, fresh)
         dead_letters.store(db, batch.letters)
+        requests.store(db, batch.exports)
         redrives.store(db, batch.notes)
         tenants.materialise(db, batch.tenants)
     breaker.count(verdicts)

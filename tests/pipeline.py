@@ -60,6 +60,7 @@ class Pipeline:
             partitions=4,
             gateway_port=free_port(),
             streams_data_dir=str(self._folder),
+            exports_url=str(self._folder / "exports"),
             session_timeout_s=6.0,
             dead_letter_limit=1.0,  # tests send little but bad messages; those of the breaker set it
         )

@@ -56,6 +56,10 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("POST", BASE + "/uploads/{token}/complete"): b'{"chunks": 1}',
     ("GET", BASE + "/uploads/{token}/errors"): None,
     ("POST", BASE + "/uploads/{token}/corrections"): b'{"chunk": 1, "line": 1, "row": {}}',
+    ("POST", BASE + "/exports"): b'{"entity": "orders", "format": "csv"}',
+    ("GET", BASE + "/exports"): None,
+    ("GET", BASE + "/exports/{export_id}"): None,
+    ("GET", BASE + "/exports/{export_id}/file"): None,
     ("GET", admin.BASE): None,
     ("POST", admin.BASE): b'{"tenant_id": "new"}',
     ("GET", admin.BASE + "/{tenant_id:str}"): None,
@@ -96,6 +100,8 @@ ROWS = {
     " now(), now(), now(), jsonb_build_object('ce_id', %(mark)s::text), convert_to(%(mark)s, 'UTF8'),"
     " convert_to(%(mark)s, 'UTF8'), 1",
     "uploads": "gen_random_uuid(), 'orders', %(mark)s, now(), now()",
+    "exports": "gen_random_uuid(), 'orders', 'csv', false, jsonb_build_array(jsonb_build_array('sku', %(mark)s::text)),"
+    " 'queued', 0, NULL, 0, NULL, NULL, NULL, now()",
     "tenants": "%(mark)s, 'EUR', '{}', '{}', '[]', 1, now()",
 }
 """What follows tenant_id in a row of each table of tenants."""
@@ -142,7 +148,14 @@ def test_no_answer_to_one_tenant_holds_anything_of_another(own_pipeline: Pipelin
 
     def call(method: str, path: str, tenant: str, mark: str, accept: str = "*/*", key: str | None = key) -> Any:
         known = {"tenant_id": tenant, "entity": "orders", "record_id": mark, "product_id": mark, "event_id": mark}
-        known |= {"token": tokens[mark], "n": "1", "key_id": "0", "file": "swagger-ui.css", "asset": "console.js"}
+        known |= {
+            "token": tokens[mark],
+            "n": "1",
+            "key_id": "0",
+            "export_id": str(uuid.UUID(int=1)),
+            "file": "swagger-ui.css",
+            "asset": "console.js",
+        }
         path = re.sub(r"{(\w+)(:\w+)?}", lambda name: known[name[1]], path)
         headers = {"Accept": accept} | ({"X-API-Key": key} if key else {})
         with own_pipeline.http.stream(method, path, headers=headers, content=CALLS[method, template]) as answer:

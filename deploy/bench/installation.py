@@ -43,6 +43,7 @@ class Installation:
             prefix=f"{settings.prefix}bench-{self._name}.",
             gateway_port=free_port(),
             streams_data_dir=str(self._stack.data_dir / f"streams-{self._name}"),
+            exports_url=str(self._stack.data_dir / f"exports-{self._name}"),
         )
         (self._stack.data_dir / f"streams-{self._name}").mkdir(exist_ok=True)
         admin.ensure(self.settings)
@@ -104,6 +105,14 @@ class Installation:
     def resident(self, role: str) -> float:
         """Resident megabytes of a role now."""
         return float(psutil.Process(self._children[role].pid).memory_info().rss / 1e6)
+
+    def resident_children(self, role: str) -> float:
+        """Resident megabytes of the largest process that a role has started and that still runs; 0 of none."""
+        sizes = [0.0]
+        for child in psutil.Process(self._children[role].pid).children():
+            with suppress(psutil.NoSuchProcess):
+                sizes.append(child.memory_info().rss / 1e6)
+        return max(sizes)
 
     @contextmanager
     def memory(self) -> Iterator[dict[str, float]]:

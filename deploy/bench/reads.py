@@ -34,13 +34,13 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
     with Installation(stack, "reads") as shop:
         key = shop.tenant()
         say(f"{count:,} orders into PostgreSQL")
-        _fill(shop.settings.database_url, count)
+        fill(shop.settings.database_url, count)
         shop.start("gateway")
         for name, media_type in (("NDJSON", reads.NDJSON), ("CSV", reads.CSV)):
             say(f"orders as {name}")
             files, streams, costs = [], [], []
             for _ in range(_ROUNDS):
-                files.append(count / _to_file(stack, shop.settings.database_url, media_type))
+                files.append(count / to_file(stack, shop.settings.database_url, media_type))
                 before = shop.cpu_seconds()
                 streams.append(count / _stream(shop, key, media_type, count))
                 costs.append(spent(before, shop.cpu_seconds()))
@@ -50,7 +50,7 @@ def run(stack: Stack, count: int, say: Say) -> Iterator[Figure]:
             yield from figures.cpu({name: median(cost[name] for cost in costs) for name in costs[0]}, count)
 
 
-def _fill(database_url: str, count: int) -> None:
+def fill(database_url: str, count: int) -> None:
     """Orders straight into the tables, and vacuumed, as tables at rest are."""
     lines = rows.lines("orders", 0, count)
     with psycopg.connect(database_url) as db:
@@ -66,7 +66,7 @@ def _fill(database_url: str, count: int) -> None:
         db.execute("VACUUM ANALYZE")
 
 
-def _to_file(stack: Stack, database_url: str, media_type: str) -> float:
+def to_file(stack: Stack, database_url: str, media_type: str) -> float:
     """Seconds in which psql writes the answer to a file, the start of psql included."""
     path = stack.data_dir / "orders.copy"
     form, options = _FORMATS[media_type]

@@ -7,6 +7,7 @@ from typing import Final
 from rich.console import Console
 
 from deploy.bench import (
+    exports,
     figures,
     gateway,
     growth,
@@ -36,6 +37,7 @@ ALL: Final = MappingProxyType[str, Benchmark](
         "gateway": gateway.run,
         "single": single.run,
         "reads": reads.run,
+        "exports": exports.run,
         "metrics": metrics.run,
         "neighbour": neighbour.run,
         "prices": prices.run,

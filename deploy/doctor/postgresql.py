@@ -82,12 +82,12 @@ def _schema(db: psycopg.Connection[Any], settings: Settings) -> Iterator[Finding
         yield fail("migrations", f"{', '.join(missing)} to be applied", "tillstream migrate")
         return
     yield ok("migrations", "all are applied")
-    login = db.execute("SELECT current_user, pg_has_role('tillstream_writer', 'MEMBER')").fetchone()
-    assert login is not None
-    if login[1]:
-        yield ok("roles", f"{login[0]} may become tillstream_writer")
+    login, roles = db.info.user, ("tillstream_writer", "tillstream_reader")  # exports are read as a gateway reads
+    may_not = [role for role in roles if db.execute("SELECT pg_has_role(%s, 'MEMBER')", [role]).fetchone() != (True,)]
+    if may_not:
+        yield fail("roles", f"{login} may not become {' and '.join(may_not)}", f"GRANT {', '.join(may_not)} TO {login}")
     else:
-        yield fail("roles", f"{login[0]} may not become tillstream_writer", f"GRANT tillstream_writer TO {login[0]}")
+        yield ok("roles", f"{login} may become {' and '.join(roles)}")
     lost = [f"{privilege} ON {table}" for table, privilege in db.execute(_LOST).fetchall()]
     if lost:
         yield fail(

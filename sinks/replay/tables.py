@@ -55,6 +55,7 @@ KEPT: Final[Mapping[str, str]] = {
     "dead_letters": "its topic is kept for 90 days, and the table for longer",
     "redrives": "what operators did, other tenants' letters with it; sinks fill it from a topic of its own",
     "tenant_daily_metrics": "counted again from the orders, whose change leaves marks",
+    "exports": "files that somebody asked for, not what a topic says of a tenant",
     "metrics_marks": "they say what is to be counted",
 }
 """Tables of tenants that a replay leaves as they are, and why."""

@@ -19,8 +19,8 @@ import producers.tenant
 from gateway import openapi
 from gateway.app import create_app
 from gateway.codes import STATUS_OF
-from gateway.filters import moment
 from gateway.operations import OPERATIONS
+from producers.stored import moment
 from schemas.settings import Settings
 
 APP = create_app(Settings(secret="x" * 32))

@@ -1,7 +1,7 @@
 -- Orders as their merchant sent them, the newest first, each with its items and with what they name that is not known
 -- yet. Items are looked up by their primary key, after the limit: a page reads its own rows only, and a stream of
 -- millions is on its way long before its last row is found. What is looked through is `orders`, or a narrower source
--- (gateway/filters.py), which has its columns and their order.
+-- (producers/stored), which has its columns and their order.
 SELECT external_order_id, customer_id, customer_name, customer_email, total_amount::text AS total_amount, currency,
        order_status, replace((order_date AT TIME ZONE 'UTC')::text, ' ', 'T') || 'Z' AS order_date,
        coalesce(items, '[]')::json AS items, raw_payload,

@@ -1,0 +1,120 @@
+"""GET /exports/{id}/file: the file of an export, whole or in ranges (RFC 9110, section 14), with what proves it whole.
+
+Starlette's FileResponse reads ranges and If-Range; here it answers with our problems, and ignores a Range that it does
+not understand, as the RFC has it.
+"""
+
+import base64
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway import filters
+from gateway.exports import Row, asked_for
+from gateway.problems import Problem
+from gateway.tenants import authenticated
+from producers.export_files import Files
+from schemas.exports import file_name
+
+_MEDIA_TYPES: Final = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
+GZIP: Final = "application/gzip"
+
+
+async def download_export(request: Request) -> Response:
+    """Load the file of an export that is done.
+
+    Whole, or a range of it: with `If-Range` a download goes on where it was. `Repr-Digest` (RFC 9530) has the SHA-256
+    of the whole file, whatever part is sent.
+    """
+    tenant_id = authenticated(request).tenant_id
+    filters.none(request.query_params)
+    known = await asked_for(request, tenant_id)
+    match known.state:
+        case "expired":
+            raise Problem(410, "export_expired", "the file has been removed; ask for another export")
+        case "failed":
+            raise Problem(409, "export_failed", f"there is no file: {known.reason}")
+        case "queued" | "running":
+            raise Problem(409, "export_not_done", "the file is not written yet; GET on the export says how far it is")
+    assert isinstance(known, Row)
+    etag = f'"{known.sha256}"'
+    headers = {
+        "ETag": etag,
+        "Cache-Control": "private, no-cache",
+        "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(known.sha256 or '')).decode()}:",
+    }
+    if _has(request, etag):
+        return Response(status_code=304, headers=headers)
+    name = file_name(tenant_id, str(known.export_id), known.attempt, known.format, gzip=known.gzip)
+    return await _file(request.state.files, name, known, headers)
+
+
+async def _file(files: Files, name: str, known: Row, headers: dict[str, str]) -> Response:
+    try:
+        found = await files.stat(name)
+    except OSError as exc:
+        raise _missing() from exc
+    if found.st_size != known.bytes:
+        raise _missing()
+    return Download(files, name, found, known, headers)
+
+
+class Download(FileResponse):
+    """A file, or ranges of it. Raises Problem 416."""
+
+    def __init__(self, files: Files, name: str, found: os.stat_result, known: Row, headers: dict[str, str]) -> None:
+        self._files = files
+        day = known.requested_at.strftime("%Y-%m-%d")
+        suffix = f"{known.format}{'.gz' if known.gzip else ''}"
+        super().__init__(
+            name,
+            headers=headers,
+            media_type=GZIP if known.gzip else _MEDIA_TYPES[known.format],
+            filename=f"{known.entity}-{day}-{str(known.export_id)[:8]}.{suffix}",
+            stat_result=found,
+        )
+
+    @asynccontextmanager
+    async def _open_file(self) -> AsyncIterator[Any]:  # the one place where FileResponse opens what it sends
+        async with self._files.open(str(self.path)) as file:
+            yield file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def judged(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] in (400, 416):
+                raise _BadRange(message["status"])
+            await send(message)
+
+        try:
+            await super().__call__(scope, receive, judged)
+        except _BadRange as exc:
+            if exc.status == 416:
+                size = self.headers["content-length"]
+                detail = f"the file has {size} bytes, and no such range"
+                raise Problem(
+                    416, "range_not_satisfiable", detail, headers={"Content-Range": f"bytes */{size}"}
+                ) from exc
+            whole = [(name, value) for name, value in scope["headers"] if name != b"range"]
+            await super().__call__({**scope, "headers": whole}, receive, send)
+
+
+class _BadRange(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _missing() -> Problem:
+    detail = "the file is not where this gateway looks for it (TILLSTREAM_EXPORTS_URL); sinks and gateways share one"
+    return Problem(503, "file_unavailable", detail, retry_after=30)
+
+
+def _has(request: Request, etag: str) -> bool:
+    """Whether If-None-Match names what the client has (RFC 9110, section 13.1.2)."""
+    known: set[Any] = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    return bool(known & {etag, "*"})

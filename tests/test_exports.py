@@ -1,0 +1,372 @@
+"""Exports: a file is what the reads say, whole whatever is killed, and only its tenant's."""
+
+import base64
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import obstore
+import obstore.store
+import psutil
+import psycopg
+import pytest
+from pipeline import Pipeline, eventually
+from reader import Reader
+from records import fill
+from shop import problem
+from typer.testing import CliRunner, Result
+
+from deploy.broker import free_port
+from deploy.cli import app
+from schemas.errors import Misconfigured
+
+NDJSON, CSV = "application/x-ndjson", "text/csv"
+ROWS = 1_500
+
+
+class Exporter(Reader):
+    """A tenant that exports."""
+
+    def ask(self, entity: str, format_: str, **more: Any) -> httpx.Response:
+        headers = {"X-API-Key": self.key}
+        key = more.pop("key", None)
+        if key:
+            headers["Idempotency-Key"] = key
+        asked = {"entity": entity, "format": format_, **more}
+        return self.pipeline.http.post(f"/api/v1/tenants/{self.tenant}/exports", json=asked, headers=headers)
+
+    def begin(self, entity: str, format_: str, **more: Any) -> str:
+        """The id of an export that was accepted."""
+        answer = self.ask(entity, format_, **more)
+        assert answer.status_code == 202, answer.text
+        export_id: str = answer.json()["export_id"]
+        assert answer.headers["location"].endswith(f"/exports/{export_id}")
+        return export_id
+
+    def state(self, export_id: str) -> dict[str, Any]:
+        return self.page(f"exports/{export_id}")
+
+    def ended(self, export_id: str, as_: str = "done") -> dict[str, Any]:
+        eventually(lambda: self.state(export_id)["state"] in ("done", "failed", "expired"), within=40)
+        state = self.state(export_id)
+        assert state["state"] == as_, state
+        return state
+
+    def file(self, export_id: str, **headers: str) -> httpx.Response:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = f"/api/v1/tenants/{self.tenant}/exports/{export_id}/file"
+        return self.pipeline.http.get(url, headers={"X-API-Key": self.key, **named})
+
+
+@pytest.fixture(scope="module")
+def shop(pipeline: Pipeline) -> Iterator[Exporter]:
+    """A tenant with records of each kind, some of whose texts are formulas to a spreadsheet."""
+    exporter = Exporter(pipeline)
+    with psycopg.connect(pipeline.settings.database_url) as db:
+        fill(db, exporter.tenant, customers=ROWS, products=50, orders=ROWS)
+        db.execute(
+            "UPDATE customers SET name = CASE customer_id WHEN 'C-1' THEN '=1+1' WHEN 'C-2' THEN E'@a\\nb' END"
+            " WHERE tenant_id = %s AND customer_id IN ('C-1', 'C-2', 'C-3')",
+            [exporter.tenant],
+        )
+    yield exporter
+    assert pipeline.children["sinks"].restarts == 0
+
+
+@pytest.mark.parametrize("entity", ["customers", "products", "orders"])
+@pytest.mark.parametrize(("format_", "media_type"), [("ndjson", NDJSON), ("csv", CSV)])
+def test_a_file_is_what_the_stream_of_the_same_records_is(
+    shop: Exporter, entity: str, format_: str, media_type: str
+) -> None:
+    export_id = shop.begin(entity, format_, gzip=format_ == "csv")
+    state = shop.ended(export_id)
+    count = 50 if entity == "products" else ROWS
+    assert (state["rows_done"], state["rows_total"], state["percent"], state["attempts"]) == (count, count, 100.0, 1)
+    answer = shop.file(export_id)
+    stored = answer.content
+    assert (len(stored), hashlib.sha256(stored).hexdigest()) == (state["bytes"], state["sha256"])
+    content = gzip.decompress(stored) if format_ == "csv" else stored
+    assert content == shop.get(entity, media_type).content
+    assert answer.headers["content-type"].partition(";")[0] == ("application/gzip" if format_ == "csv" else NDJSON)
+
+
+def test_filters_are_those_of_the_lists(shop: Exporter) -> None:
+    asked = {"status": ["paid", "shipped"], "from": "2026-01-02", "currency": "EUR"}
+    export_id = shop.begin("orders", "ndjson", filters=asked)
+    shop.ended(export_id)
+    read = shop.get("orders", NDJSON, **(asked | {"status": "paid,shipped"})).content
+    assert shop.file(export_id).content == read
+    assert 0 < read.count(b"\n") < ROWS
+    export_id = shop.begin("products", "ndjson", filters={"active": False})
+    shop.ended(export_id)
+    assert shop.file(export_id).content == shop.get("products", NDJSON, active="false").content != b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "says"),
+    [
+        ({"entity": "invoices", "format": "csv"}, "bad_document", "one of customers, products, orders, got 'invoices'"),
+        ({"entity": "orders", "format": "xlsx"}, "bad_document", "one of csv, ndjson, got 'xlsx'"),
+        ({"entity": "orders", "format": "csv", "rows": 1}, "bad_document", "unknown field"),
+        ({"entity": "customers", "format": "csv", "filters": {"sku": "x"}}, "bad_filter", "email, country"),
+        ({"entity": "orders", "format": "csv", "filters": {"status": "lost"}}, "bad_filter", "pending, paid"),
+        ({"entity": "orders", "format": "csv", "filters": {"sku": ["a", "b"]}}, "bad_filter", "once"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused_with_what_can(
+    shop: Exporter, asked: dict[str, Any], code: str, says: str
+) -> None:
+    answer = shop.ask(**({"format_": asked.pop("format")} | asked))
+    assert says in problem(answer, 400, code)["detail"]
+
+
+def test_a_request_sent_again_is_one_export(shop: Exporter) -> None:
+    export_id = shop.begin("products", "csv", key="nightly-1")
+    shop.ended(export_id)
+    again = shop.ask("products", "csv", key="nightly-1")
+    assert (again.json()["export_id"], again.json()["state"]) == (export_id, "done")
+    assert again.headers["idempotent-replayed"] == "true"
+    problem(shop.ask("products", "ndjson", key="nightly-1"), 422, "idempotency_key_reused")
+    assert export_id in [each["export_id"] for each in shop.page("exports")["data"]]
+
+
+def test_a_download_goes_on_where_it_was(shop: Exporter) -> None:
+    export_id = shop.begin("orders", "csv")
+    digest = bytes.fromhex(shop.ended(export_id)["sha256"])
+    whole = shop.file(export_id)
+    size, etag = len(whole.content), whole.headers["etag"]
+    assert whole.headers["repr-digest"] == f"sha-256=:{base64.b64encode(digest).decode()}:"
+    assert whole.headers["content-disposition"].startswith('attachment; filename="orders-20')
+    rest = shop.file(export_id, Range="bytes=1000-", If_Range=etag)
+    assert (rest.status_code, rest.content) == (206, whole.content[1000:])
+    assert rest.headers["content-range"] == f"bytes 1000-{size - 1}/{size}"
+    assert rest.headers["repr-digest"] == whole.headers["repr-digest"]
+    last = shop.file(export_id, Range="bytes=-7")
+    assert (last.status_code, last.content) == (206, whole.content[-7:])
+    two = shop.file(export_id, Range="bytes=0-1,10-11")
+    assert two.headers["content-type"].startswith("multipart/byteranges")
+    other = shop.file(export_id, Range="bytes=1000-", If_Range='"of-another-file"')
+    assert (other.status_code, other.content) == (200, whole.content)
+    for ignored in ("rows=1-2", "bytes=9-3", "bytes=x"):
+        assert shop.file(export_id, Range=ignored).content == whole.content, ignored
+    beyond = shop.file(export_id, Range=f"bytes={size}-")
+    problem(beyond, 416, "range_not_satisfiable")
+    assert beyond.headers["content-range"] == f"bytes */{size}"
+    assert shop.file(export_id, If_None_Match=f'"x", {etag}').status_code == 304
+
+
+def test_an_export_is_nothing_to_another_tenant(shop: Exporter) -> None:
+    export_id = shop.begin("products", "csv")
+    shop.ended(export_id)
+    stranger = Exporter(shop.pipeline)
+    problem(stranger.get(f"exports/{export_id}"), 404, "unknown_export")
+    problem(stranger.file(export_id), 404, "unknown_export")
+    assert stranger.page("exports") == {"data": []}
+    empty = stranger.begin("products", "ndjson")
+    assert stranger.ended(empty)["percent"] == 100.0
+    assert stranger.file(empty).content == b""
+
+
+def test_a_file_is_removed_when_its_time_is_over(shop: Exporter) -> None:
+    export_id = shop.begin("products", "csv")
+    shop.ended(export_id)
+    [file] = files_of(shop, export_id)
+    with psycopg.connect(shop.pipeline.settings.database_url) as db:
+        db.execute("UPDATE exports SET expires_at = now() WHERE export_id = %s", [export_id])
+    eventually(lambda: shop.state(export_id)["state"] == "expired")
+    assert not file.exists()
+    problem(shop.file(export_id), 410, "export_expired")
+
+
+def files_of(exporter: Exporter, export_id: str) -> list[Path]:
+    folder = Path(exporter.pipeline.settings.exports_url) / exporter.tenant
+    return list(folder.glob(f"{export_id}.*"))
+
+
+# In a bucket
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a folder in a bucket of an S3 server: JuiceFS's gateway, on files of this test."""
+    juicefs = shutil.which("juicefs") or str(Path(sys.executable).with_name("juicefs"))
+    meta, port = f"sqlite3://{tmp_path}/meta.db", free_port()
+    secrets = {"MINIO_ROOT_USER": "tillstream", "MINIO_ROOT_PASSWORD": "of-the-tests", "HOME": str(tmp_path)}
+    made = [juicefs, "format", "--storage", "file", "--bucket", f"{tmp_path}/blocks/", meta, "exports"]
+    subprocess.run(made, check=True, capture_output=True, env=os.environ | secrets)
+    serve = [juicefs, "gateway", "--no-usage-report", "--cache-dir", f"{tmp_path}/cache", meta, f"127.0.0.1:{port}"]
+    for name, value in {
+        "ENDPOINT_URL": f"http://127.0.0.1:{port}", "ACCESS_KEY_ID": "tillstream", "SECRET_ACCESS_KEY": "of-the-tests",
+        "REGION": "us-east-1", "ALLOW_HTTP": "true",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(f"AWS_{name}", value)
+    with (
+        (tmp_path / "juicefs.log").open("wb") as log,
+        subprocess.Popen(serve, stdout=log, stderr=log, env=os.environ | secrets) as server,
+    ):
+        try:
+            eventually(lambda: _listens(port))
+            yield "s3://exports/files"
+        finally:
+            server.terminate()
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_files_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
+    with Pipeline(tmp_path, exports_url=bucket) as pipeline:
+        pipeline.start("sinks", "gateway")
+        exporter = Exporter(pipeline)
+        with psycopg.connect(pipeline.settings.database_url) as db:
+            fill(db, exporter.tenant, customers=20_000)
+        export_id = exporter.begin("customers", "csv")
+        state = exporter.ended(export_id)
+        whole = exporter.get("customers", CSV).content
+        answer = exporter.file(export_id)
+        assert (answer.content, answer.headers["content-length"]) == (whole, str(len(whole)))
+        part = exporter.file(export_id, Range="bytes=70000-1700000", If_Range=f'"{state["sha256"]}"')
+        assert (part.status_code, part.content) == (206, whole[70_000:1_700_001])
+        assert exporter.file(export_id, Range="bytes=-5").content == whole[-5:]
+        with psycopg.connect(pipeline.settings.database_url) as db:
+            db.execute("UPDATE exports SET expires_at = now() WHERE export_id = %s", [export_id])
+        eventually(lambda: exporter.state(export_id)["state"] == "expired")
+        assert not list(obstore.list(obstore.store.from_url(bucket)).collect())
+
+
+# On the command line
+
+
+def command(exporter: Exporter, *arguments: str) -> Result:
+    """A command within this process: starting Python takes longer than all that it does here."""
+    whose = ("--tenant-id", exporter.tenant, "--api-key", exporter.key)
+    return CliRunner().invoke(app, [*arguments, *whose, "--gateway-url", str(exporter.pipeline.http.base_url)])
+
+
+def test_the_command_goes_on_with_what_it_has(shop: Exporter, tmp_path: Path) -> None:
+    file, part, note = (tmp_path / f"o.csv.gz{suffix}" for suffix in ("", ".part", ".export"))
+    paid = ("export", "orders", "--gzip", "-o", str(file), "--filter", "status=paid", "--filter", "status=shipped")
+    asked = {"entity": "orders", "format": "csv", "gzip": True, "filters": {"status": ["paid", "shipped"]}}
+    url = f"{str(shop.pipeline.http.base_url).rstrip('/')}/api/v1/tenants/{shop.tenant}"
+    export_id = shop.begin("orders", "csv", gzip=True, filters=asked["filters"], key="ended-in-the-middle")
+    shop.ended(export_id)
+    whole = shop.file(export_id).content
+    assert gzip.decompress(whole) == shop.get("orders", CSV, status="paid,shipped").content
+
+    # One that was ended in the middle of a download goes on; what is no part of the file is found out by its hash.
+    for begun in (whole[:1_000], b"x" * 1_000):
+        note.write_text(json.dumps({"url": url, "document": asked, "key": "ended-in-the-middle"}))
+        part.write_bytes(begun)
+        done = command(shop, *paid, "--json")
+        assert (done.exit_code, json.loads(done.stdout)["export_id"]) == (0, export_id), done.output
+        assert (file.read_bytes(), part.exists(), note.exists()) == (whole, False, False)
+
+    assert isinstance(command(shop, "export", "orders", "--filter", "paid").exception, Misconfigured)
+    refused = command(shop, "export", "invoices", "-o", str(file)).exception
+    assert "one of customers, products, orders" in str(refused)
+
+
+def test_what_was_exported_can_be_ingested(pipeline: Pipeline, tmp_path: Path) -> None:
+    shop, formula = Exporter(pipeline), '=HYPERLINK("http://x")'
+    shop.send("customers", {"customer_id": "C-1", "name": formula, "phone": "+49 30 1", "vip": [1, {"a": None}]})
+    shop.send("products", {"product_id": "P-1", "name": "-x", "price": "0.10", "active": False, "colour": "@red\n;"})
+    item = {"product_id": "P-1", "quantity": 2, "unit_price": "5.00"}
+    order = {"external_order_id": "A-1", "total_amount": "10.00", "currency": "EUR", "order_status": "paid"}
+    order |= {"order_date": "2026-01-31T12:00:00.5Z", "customer_id": "C-2", "customer_name": formula}
+    shop.send("orders", order | {"items": [item], "gift": {"text": 'a "b"', "n": 12345678901234567890}})
+    pipeline.drained()
+    for format_, media_type in (("csv", CSV), ("ndjson", NDJSON)):
+        twin = Exporter(pipeline)
+        for entity in ("customers", "products", "orders"):
+            file = tmp_path / f"{entity}.{format_}"
+            done = command(shop, "export", entity, "--format", format_, "-o", str(file))
+            assert done.exit_code == 0, done.output
+            assert command(twin, "ingest", str(file), "--entity", entity).exit_code == 0
+        pipeline.drained()
+        for entity in ("customers", "products", "orders"):
+            assert twin.get(entity, media_type).content == shop.get(entity, media_type).content, (entity, format_)
+
+
+# Faults
+
+_GATE = 4_711
+_WIDE = """
+INSERT INTO products (tenant_id, product_id, id, sku, name, price, currency, active, attributes, version_at,
+                      version_offset, version_row)
+SELECT %s, 'P-' || n, gen_random_uuid(), 'SKU-' || n, 'n', 1, 'EUR', true,
+       jsonb_build_object('text', repeat(md5(n::text), 3000)), now(), n, 1
+FROM generate_series(10, 60) n
+"""
+_STOPS_AT_P50 = f"""
+ALTER POLICY tenant ON products USING (
+    tenant_id = nullif(current_setting('app.tenant_id', true), '')
+    AND (product_id <> 'P-50' OR current_query() NOT LIKE 'COPY%' OR pg_advisory_lock_shared({_GATE}) IS NOT NULL))
+"""
+
+
+@pytest.fixture
+def gated(own_pipeline: Pipeline) -> Iterator[tuple[Exporter, Callable[[], object]]]:
+    """A tenant whose exports of products stop in their middle until the gate is opened."""
+    own_pipeline.start("sinks", "gateway")
+    exporter = Exporter(own_pipeline)
+    url = own_pipeline.settings.database_url
+    with psycopg.connect(url, autocommit=True) as db:
+        db.execute(_WIDE, [exporter.tenant])
+        db.execute(_STOPS_AT_P50.encode())
+        db.execute(f'ALTER DATABASE "{url.rpartition("/")[2]}" SET enable_sort = off'.encode())
+        db.execute("SELECT pg_advisory_lock(%s)", [_GATE])
+        yield exporter, lambda: db.execute("SELECT pg_advisory_unlock(%s)", [_GATE])
+
+
+def test_a_writer_that_is_killed_is_followed_by_another(gated: tuple[Exporter, Callable[[], object]]) -> None:
+    exporter, open_gate = gated
+    pipeline, sinks = exporter.pipeline, exporter.pipeline.children["sinks"]
+    export_id = exporter.begin("products", "ndjson")
+
+    def writer(attempt: int) -> psutil.Process:
+        """The process that is in the middle of this attempt."""
+        part = Path(pipeline.settings.exports_url) / exporter.tenant / f"{export_id}.{attempt}.ndjson.part"
+        eventually(lambda: part.exists() and part.stat().st_size > 100_000)
+        assert (exporter.state(export_id)["state"], exporter.state(export_id)["attempts"]) == ("running", attempt)
+        problem(exporter.file(export_id), 409, "export_not_done")
+        [found] = psutil.Process(sinks.pid).children()
+        return found
+
+    writer(1).kill()
+    assert sinks.restarts == 0
+    orphan = writer(2)
+    pipeline.kill("sinks")
+    eventually(lambda: not orphan.is_running())
+    writer(3)
+    assert sinks.restarts == 1
+
+    more = [exporter.begin("customers", "csv") for _ in range(4)]
+    eventually(lambda: len(exporter.page("exports")["data"]) == 5)
+    problem(exporter.ask("customers", "csv"), 429, "too_many_exports")
+
+    open_gate()
+    state = exporter.ended(export_id)
+    assert (state["attempts"], state["rows_done"]) == (3, 51)
+    assert exporter.file(export_id).content == exporter.get("products", NDJSON).content
+    assert [file.name for file in files_of(exporter, export_id)] == [f"{export_id}.3.ndjson"]
+    for each in more:
+        exporter.ended(each)
+
+    # A store that takes no file: the export fails with a sentence, and the sink goes on.
+    other = Exporter(pipeline)
+    (Path(pipeline.settings.exports_url) / other.tenant).write_text("in the way")
+    export_id = other.begin("customers", "csv")
+    assert "the file store: " in other.ended(export_id, "failed")["reason"]
+    problem(other.file(export_id), 409, "export_failed")
+    assert sinks.restarts == 1
