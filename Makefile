@@ -8,7 +8,7 @@ demo: $(STAMP)  ## the whole pipeline on generated data; prints what happened
 	$(BIN)/tillstream demo
 
 test: $(STAMP)  ## every test, against a real Kafka and a real PostgreSQL
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 3 --dist loadfile
 
 check: $(STAMP)  ## all static checks
 	$(BIN)/ruff check .

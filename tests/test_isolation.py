@@ -190,7 +190,7 @@ def test_ingestion_serves_while_postgresql_is_away_and_reads_begin_when_it_is_ba
         assert own_pipeline.post(tenant, key, "orders", order(1)).status_code == 202
         away = own_pipeline.http.get(read, headers={"X-API-Key": key})
         assert (away.status_code, away.json()["code"], away.json()["retriable"]) == (503, "reads_unavailable", True)
-        assert away.elapsed.total_seconds() < 0.5
+        assert away.elapsed.total_seconds() < 3
         assert own_pipeline.http.get(f"{read}/C-1", headers={"X-API-Key": key}).status_code == 503
         events = f"/api/v1/tenants/{tenant}/events/unknown"
         assert own_pipeline.http.get(events, headers={"X-API-Key": key}).status_code == 503
