@@ -71,12 +71,12 @@ def caller(
     key = ingest_keys.given(tenant_id, api_key, keys, None).get(tenant_id)
     if key is None:
         raise Misconfigured(f"no API key for {tenant_id}: give --api-key, or --keys FILE with tenant_id,api_key")
-    lasting = Patience(patience or PATIENCE_S, _saying(), must_listen=patience is None)
+    lasting = Patience(patience or PATIENCE_S, saying(), must_listen=patience is None)
     gateway = Gateway(gateway_url or running(data_dir)[1], concurrency=_CONCURRENCY, patience=lasting)
     return Caller(gateway, f"/api/v1/tenants/{segment(tenant_id)}", key_header(key))
 
 
-def _saying() -> Callable[[str], None]:
+def saying() -> Callable[[str], None]:
     """Says on stderr why it waits, each reason once."""
     said = set[str]()
 

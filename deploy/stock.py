@@ -15,6 +15,7 @@ import typer
 from msgspec import Struct
 
 from deploy import ingest_keys
+from deploy.as_tenant import saying
 from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, console, errors
 from deploy.stack import running
 from producers.calls import Patience
@@ -77,7 +78,7 @@ def stock(
     key = ingest_keys.given(tenant_id, api_key, keys, None).get(tenant_id)
     if key is None:
         raise Misconfigured(f"no API key for {tenant_id}: give --api-key, or --keys FILE with tenant_id,api_key")
-    gateway = Gateway(gateway_url or running(data_dir)[1], concurrency=1, patience=Patience(patience))
+    gateway = Gateway(gateway_url or running(data_dir)[1], concurrency=1, patience=Patience(patience, saying()))
     path = f"/api/v1/tenants/{quote(tenant_id, safe='')}/stock-events" + ("?wait=30s" if wait else "")
     told = asyncio.run(_send(file, gateway, path, key_header(key), name or file_hash(file)))
     counts = {count: n for count, n in msgspec.structs.asdict(told).items() if wait or count in ("accepted", "refused")}
