@@ -27,6 +27,7 @@ from sinks import faults
 from sinks.exports.__main__ import Said
 from sinks.exports.copying import CONNECT, Export, Written
 from sinks.sql import statement
+from sinks.waiting import Waiting
 
 log = logging.getLogger(__name__)
 
@@ -92,11 +93,12 @@ class Exports:
             self._on_failure()
 
     def _run(self) -> None:
-        pauses, pause = backoff(), 0.0
+        waiting, pauses, pause = Waiting("to write exports"), backoff(), 0.0
         while not self._stopping.wait(pause):
             try:
-                with _connect(self._settings.database_url) as db:
-                    self._db = db
+                with waiting.for_answer():
+                    db = self._db = _connect(self._settings.database_url)
+                with db:
                     while not self._stopping.is_set():
                         self._remove_expired(db)
                         if not self._run_next(db):
@@ -107,7 +109,7 @@ class Exports:
                     raise
                 pause = next(pauses)
                 if not self._stopping.is_set():
-                    log.warning("PostgreSQL: %s; waiting %.1f s", str(error).strip() or type(error).__name__, pause)
+                    waiting.because(str(error).strip() or type(error).__name__)
                     metrics.SINK_WAITS.inc()
 
     def _run_next(self, db: Db) -> bool:
