@@ -55,7 +55,8 @@ def list_(
 ) -> None:
     """What was set aside, the newest first: whole messages, and rows out of good ones.
 
-    A letter is open until it is redriven; then sent, and done or failed once the ledger says so.
+    A letter is open until it is redriven; then sent, and done or failed once the ledger says so. What is refused again
+    is a letter of its own, open. Corrected is a row that its tenant has put right.
 
     [dim]tillstream dlq list --tenant acme --reason invalid_value --since 24h[/dim]
 

@@ -18,8 +18,9 @@ from sinks.sql import statement
 
 Db = psycopg.Connection[Any]
 
-STATUSES: Final = ("open", "begun", "sent", "failed", "done")
-"""Nothing was done; a redrive was begun and whether Kafka took it is unknown; sent; and how that ended."""
+STATUSES: Final = ("open", "begun", "sent", "failed", "done", "corrected")
+"""Nothing was done; a redrive was begun and whether Kafka took it is unknown; sent; how that ended; put right by its
+tenant."""
 _decoder: Final = msgspec.json.Decoder(dict[str, Any], float_hook=Decimal)
 _UNDONE: Final = ("open", "begun")
 

@@ -57,6 +57,8 @@ def outgoing(letters: Sequence[Letter], patch: Patch | None, first: Position) ->
     The letters are one whole message, or rows of one. Raises Rejected where they cannot be sent, with what to do.
     """
     letter = letters[0]
+    if letter.type not in codec.types():
+        raise Rejected("not_redrivable", f"{letter.type} is no type of ours: send it again from where it came")
     if letter.type not in _ENTITIES:
         raise Rejected("not_redrivable", f"{letter.type} is not sent again: say it anew, for things were said since")
     if letter.kind == "row":

@@ -4,10 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from pipeline import Pipeline, eventually
 from shop import problem
 from test_uploads import ORDER, Upload, orders
+
+from sinks import quarantine
+from sinks.quarantine import STATUSES, Wanted
 
 MISMATCH = {"items": [{"product_id": "P", "quantity": 2, "unit_price": "5.00"}]}
 """Refused by the sink: the items are not the total."""
@@ -96,6 +100,9 @@ def test_all_refused_rows_corrected_complete_an_upload(pipeline: Pipeline) -> No
     ) == [({"gift": "yes"},)]
     tally = pipeline.drained().tenants[upload.tenant]
     assert (tally.accepted, tally.outcomes["applied"], tally.outcomes["rejected"]) == (7, 6, 1)
+    with psycopg.connect(pipeline.settings.database_url) as db:  # nothing is left for operators
+        [letter] = quarantine.find(db, Wanted(tenant_id=upload.tenant, statuses=STATUSES), 10)
+    assert (letter.line, letter.status) == (5, "corrected")
 
 
 def test_a_correction_that_comes_again_counts_once(pipeline: Pipeline) -> None:

@@ -283,6 +283,8 @@ def test_what_cannot_be_sent_again_says_why(direct: Direct) -> None:
     again = redriven(direct, name_of(direct, foreign), code=1)["sent"][0]
     assert again["outcome"] == "rejected"
     assert direct.letter(again["event_id"])["tenant_id"] is None
+    unknown = name_of(direct, direct.send(b"x", type_="com.example.other"))
+    assert "no type of ours" in redriven(direct, unknown, code=1)["refused"][0]["detail"]
     assert "say which" in redriven(direct, code=2)
     assert "not both" in redriven(direct, "ingestion/0/1", "--reason", "x", code=2)
     assert "say why" in dlq(direct, "redrive", "--tenant", direct.tenant, code=2)

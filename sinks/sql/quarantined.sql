@@ -3,7 +3,8 @@ SELECT q.kind, q.topic, q.partition, q.log_offset, q.row_index, q.tenant_id, q.c
        q.event_id, q.type, q.rows, q.line, q.natural_id, q.accepted_at, q.logged_at, q.dead_at, q.headers, q.key,
        q.payload_bytes, CASE WHEN %(whole)s THEN q.payload END AS payload, CASE WHEN %(whole)s THEN q.row END AS row,
        last.event_id AS redriven_as,
-       CASE WHEN last.id IS NULL THEN 'open'
+       CASE WHEN last.id IS NULL AND mended.found THEN 'corrected'
+            WHEN last.id IS NULL THEN 'open'
             WHEN last.result = 'begun' THEN 'begun'
             WHEN line.outcome IS NULL THEN 'sent'
             WHEN line.outcome IN ('rejected', 'conflict') OR EXISTS (
@@ -19,6 +20,14 @@ LEFT JOIN LATERAL (
       AND (CASE WHEN q.kind = 'row' THEN q.row_index = ANY (r.row_indexes) ELSE r.row_indexes = '{}' END)
     ORDER BY r.id DESC LIMIT 1
 ) AS last ON true
+LEFT JOIN LATERAL (
+    SELECT true AS found
+    FROM ledger AS own JOIN ledger AS c USING (tenant_id, upload_id, chunk)
+    WHERE q.kind = 'row' AND own.tenant_id = q.tenant_id AND own.topic = q.topic AND own.partition = q.partition
+      AND own.log_offset = q.log_offset AND c.first_line = q.line AND c.correction IS NOT NULL
+      AND c.outcome = 'applied' AND c.rejected = 0
+    LIMIT 1
+) AS mended ON true
 LEFT JOIN ledger AS line ON line.tenant_id = last.claimed AND line.topic = last.topic
                         AND line.event_id = last.event_id AND line.log_offset = last.sent_offset
 WHERE (%(tenant_id)s::text IS NULL OR q.tenant_id = %(tenant_id)s)
