@@ -216,7 +216,7 @@ def test_rows_that_are_refused_later_are_shown_too(pipeline: Pipeline, tmp_path:
     assert f"{shop.tenant}/orders.ndjson:2000: /total_amount: total_mismatch, the items add up to" in out
     assert out.count("orders.ndjson:2101:") == 5
     assert "refused later" in out
-    assert f"refused rows of {shop.tenant}/orders.ndjson: tillstream uploads errors " in err
+    assert f"/{shop.tenant}/orders.ndjson: tillstream uploads errors " in err
     assert shop.count("orders") == 2_498
 
 
