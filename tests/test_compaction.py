@@ -85,8 +85,8 @@ def test_state_from_compacted_changelogs_is_the_state_before(own_pipeline: Pipel
     written, fenced = len(log_of(own_pipeline, topics.STOCK_LEVELS)), fences(own_pipeline, topics.DEDUP_INGESTION)
     before = state(file)
     assert min(len(entries) for name in CHANGELOGS for entries in before[name].values()) > 1
-    eventually(lambda: len(log_of(own_pipeline, topics.STOCK_LEVELS)) < written / 2, within=60)
-    eventually(lambda: fences(own_pipeline, topics.DEDUP_INGESTION) < fenced / 2, within=60)
+    eventually(lambda: len(log_of(own_pipeline, topics.STOCK_LEVELS)) < written / 2, within=120)
+    eventually(lambda: fences(own_pipeline, topics.DEDUP_INGESTION) < fenced / 2, within=120)
     own_pipeline.stop("streams@a")
     shutil.rmtree(Path(own_pipeline.settings.streams_data_dir) / "streams@a")
     own_pipeline.start("streams@b", restarted=False, patch=SHOWING.format(file=str(file)))
