@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -69,20 +68,29 @@ def fences(pipeline: Pipeline, topic: str) -> int:
 
 def test_state_from_compacted_changelogs_is_the_state_before(own_pipeline: Pipeline, tmp_path: Path) -> None:
     file, sender = tmp_path / "state", Sender(own_pipeline)
-    compact_soon(own_pipeline.settings)
     own_pipeline.start("streams@a", restarted=False, patch=SHOWING.format(file=str(file)))
     own_pipeline.start("gateway", restarted=False)
     shops = [own_pipeline.tenant(partition=n) for n in range(own_pipeline.settings.partitions)]
-    for first in range(0, 60, 10):
+    posted = 0
+
+    def another_round() -> None:
+        nonlocal posted
         for tenant, key in shops:
-            own_pipeline.post(tenant, key, "orders", b"".join(order(n) for n in range(first, first + 10)))
+            own_pipeline.post(tenant, key, "orders", b"".join(order(n) for n in range(posted, posted + 10)))
+        posted += 10
         sender.anything(100)
-        time.sleep(0.15)  # the next record begins a segment
+        settled(own_pipeline, sender.sent)  # so that each round is a flush of its own
+        messages = posted // 10 * len(shops)
+        eventually(lambda: len(log_of(own_pipeline, topics.INGESTION_UNIQUE)) == messages)
+
+    for _ in range(6):
+        another_round()
     sender.movements(sender.tenants[0], [ROW], "before")
     sender.flush()
     settled(own_pipeline, sender.sent)
-    eventually(lambda: len(log_of(own_pipeline, topics.INGESTION_UNIQUE)) == 6 * len(shops))
     written, fenced = len(log_of(own_pipeline, topics.STOCK_LEVELS)), fences(own_pipeline, topics.DEDUP_INGESTION)
+    compact_soon(own_pipeline.settings)
+    another_round()  # the first record after 0.1 s closes a segment
     before = state(file)
     assert min(len(entries) for name in CHANGELOGS for entries in before[name].values()) > 1
     eventually(lambda: len(log_of(own_pipeline, topics.STOCK_LEVELS)) < written / 2, within=120)
