@@ -76,7 +76,11 @@ def await_known(db: psycopg.Connection[Any], settings: Settings, seconds: float)
     at = confluent_kafka.TopicPartition(topic, 0)
     kafka = AdminClient(settings.kafka)
     latest = kafka.list_offsets({at: OffsetSpec.latest()}, request_timeout=seconds)[at]
-    end, deadline = latest.result().offset, time.monotonic() + seconds
+    try:
+        end = latest.result().offset
+    except confluent_kafka.KafkaException as exc:
+        raise Unavailable(f"Kafka does not say where {topic} ends: {exc.args[0].str()}. Try again") from exc
+    deadline = time.monotonic() + seconds
     while True:
         row = db.execute("SELECT next_offset FROM sink_offsets WHERE topic = %s", [topic]).fetchone()
         known = row[0] if row else 0

@@ -24,6 +24,7 @@ from schemas.errors import Rejected, Unavailable
 from schemas.redrive import original_id, redriven, redriven_id
 from schemas.settings import Settings
 from sinks import quarantine, redrives
+from sinks.migrate import require
 from sinks.quarantine import Letter
 from sinks.redrive import Outgoing, Patch, outgoing
 from sinks.redrives import Note
@@ -43,8 +44,9 @@ class Asked:
 
 
 def connect(database_url: str) -> Db:
-    """A connection with the rights of the writer role, as the sinks have."""
+    """A connection with the rights of the writer role, as the sinks have. Raises Misconfigured without the tables."""
     db = psycopg.connect(database_url, application_name="tillstream-dlq", connect_timeout=5, autocommit=True)
+    require(db)
     db.execute("SET ROLE tillstream_writer")
     return db
 

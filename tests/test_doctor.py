@@ -88,8 +88,8 @@ def test_a_database_without_migrations_or_with_newer_ones(pipeline: Pipeline) ->
             bare = make_conninfo(server, dbname=name)
             code, found = examined(pipeline, database_url=bare)
             env = os.environ | pipeline.settings.env() | {"DATABASE_URL": bare}
-            for command in ("audit", "sinks"):
-                run = [sys.executable, "-c", "from deploy.cli import main; main()", command]
+            for command in (("audit",), ("sinks",), ("dlq", "list")):
+                run = [sys.executable, "-c", "from deploy.cli import main; main()", *command]
                 done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=60)
                 assert done.returncode == 2
                 assert "the database lacks migration 0001 (ingestion) and " in done.stderr
