@@ -45,6 +45,13 @@ class _Thread(driver.AIOKafkaConsumerThread):
             await self.call_thread(self._ensure_consumer().seek_to_beginning, *fresh)
         return committed
 
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Faust's look for streams that stand still, where a position is known: right after an assignment it crashes."""
+        assignment = self._ensure_consumer()._fetcher._subscriptions.subscription.assignment
+        state = assignment and assignment.state_value(driver.TopicPartition(tp.topic, tp.partition))
+        if state and state.has_valid_position:
+            super().verify_event_path(now, tp)
+
     async def on_thread_stop(self) -> None:
         """Leave the group first where this worker does not come back: aiokafka says nothing for a static member.
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +160,7 @@ def test_alerts_are_listed_and_followed(clerk: Clerk) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
     )
     assert following.stdout is not None
     eventually(lambda: "tillstream_alert_streams 0.0" not in clerk.pipeline.http.get("/metrics").text)

@@ -59,15 +59,15 @@ def log_of(pipeline: Pipeline, topic: str) -> list[confluent_kafka.Message]:
     name = pipeline.settings.named(topic)
     partitions = consumer.list_topics(name).topics[name].partitions
     consumer.assign([confluent_kafka.TopicPartition(name, p, confluent_kafka.OFFSET_BEGINNING) for p in partitions])
-    messages, ended = [], 0
-    while ended < len(partitions):
+    messages, unread = [], set(partitions)
+    while unread:
         message = consumer.poll(5)
         assert message is not None
         if message.error() is None:
             messages.append(message)
         else:
             assert message.error().code() == confluent_kafka.KafkaError._PARTITION_EOF
-            ended += 1
+            unread.discard(message.partition())
     consumer.close()
     return messages
 
