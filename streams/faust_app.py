@@ -9,6 +9,8 @@ from collections.abc import Generator
 from typing import Any, Final
 
 import faust
+from faust.tables.manager import TableManager
+from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
 from mode.services import WaitResults
 
@@ -46,7 +48,7 @@ class _Thread(driver.AIOKafkaConsumerThread):
         return committed
 
     def verify_event_path(self, now: float, tp: Any) -> None:
-        """Faust's look for streams that stand still, where a position is known: right after an assignment it crashes."""
+        """Look for a stream that stands still where a position is known: Faust's crashes right after an assignment."""
         assignment = self._ensure_consumer()._fetcher._subscriptions.subscription.assignment
         state = assignment and assignment.state_value(driver.TopicPartition(tp.topic, tp.partition))
         if state and state.has_valid_position:
@@ -99,6 +101,26 @@ def _after(coroutine: Any, blocked: Any) -> Generator[Any, Any, Any]:
 
 class _Transport(driver.Transport):
     Consumer = _Consumer
+
+
+class _Recovery(Recovery):
+    def need_recovery(self) -> bool:
+        """Never: stores have read their changelogs while partitions were assigned.
+
+        What our own late flush has added since is in the tables. Faust would wait for all of it to be read again, the
+        transaction's marker too, which no consumer ever sees: the partitions would stand still.
+        """
+        return False
+
+
+class _Tables(TableManager):
+    _recovery: Recovery | None = None
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = _Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
 
 class App(faust.App):
@@ -165,6 +187,7 @@ def new_app(settings: Settings, partitions: int) -> App:
         topic_partitions=partitions,
         web_enabled=False,
         Table=Table,
+        TableManager=_Tables,
     )
     app.settings = settings
     app.steps = Steps(app_id, settings)

@@ -234,3 +234,25 @@ def test_a_partition_that_comes_back_to_its_first_owner_has_what_the_other_made_
 
     eventually(folded, within=60)
     assert_as_the_model(own_pipeline, sender.sent)
+
+
+LATE = """
+import streams.tables as tables
+restore = tables.Store._restore
+def late(self, changelog, mine):
+    restore(self, changelog, mine)
+    for partition in mine if changelog.endswith("stock.levels") else ():
+        producer = self.app.steps._producers[partition]
+        producer.begin_transaction()
+        producer.produce(changelog, b"", b"\\0late", partition)
+        producer.commit_transaction(20)
+tables.Store._restore = late
+"""
+"""A step that was under way is flushed when the table has been restored."""
+
+
+def test_what_is_flushed_after_a_table_was_restored_does_not_hold_it_up(own_pipeline: Pipeline) -> None:
+    own_pipeline.start("streams@a", restarted=False, patch=LATE)
+    sender = Sender(own_pipeline)
+    sender.anything(50)
+    settled(own_pipeline, sender.sent, within=30)
