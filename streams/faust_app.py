@@ -104,13 +104,52 @@ class _Transport(driver.Transport):
 
 
 class _Recovery(Recovery):
-    def need_recovery(self) -> bool:
-        """Never: stores have read their changelogs while partitions were assigned.
+    """Stores have read their changelogs while partitions were assigned; what is left is to let the sources flow."""
 
-        What our own late flush has added since is in the tables. Faust would wait for all of it to be read again, the
-        transaction's marker too, which no consumer ever sees: the partitions would stand still.
+    _revoked = False
+
+    def need_recovery(self) -> bool:
+        """Never. What our own late flush has added to a changelog since is in the tables.
+
+        Faust would wait for all of it to be read again, the transaction's marker too, which no consumer ever sees: the
+        partitions would stand still.
         """
         return False
+
+    def on_partitions_revoked(self, revoked: Any) -> None:
+        """The next rebalance has begun."""
+        self._revoked = True
+        super().on_partitions_revoked(revoked)
+
+    async def on_rebalance(self, *what: Any, **named: Any) -> None:
+        """It has ended, and everything stands still."""
+        self._revoked = False
+        await super().on_rebalance(*what, **named)
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Let the sources flow, from where they are committed.
+
+        Faust lets them flow first, then seeks, then empties the agents' queues: what came in between is dropped, what
+        comes next moves the fence past it, and it is lost when it comes again. And it goes on where another rebalance
+        has stopped everything meanwhile.
+        """
+        app, consumer = self.app, self.app.consumer
+        await app.on_rebalance_complete.send()
+        self._set_recovery_ended()
+        if assignment := consumer.assignment():
+            await self._wait(consumer.perform_seek(), timeout=app.conf.broker_request_timeout)
+        if self._revoked or app.consumer_generation_id != generation_id:
+            log.info("another rebalance has begun: it is followed by a recovery of its own")
+            return
+        self.completed.set()
+        app.flow_control.resume()  # empties the queues too
+        consumer.resume_partitions({tp for tp in assignment if not self._is_changelog_tp(tp)})
+        consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        self.tables.on_standbys_ready()
+        app.on_rebalance_end()
+        log.info("%d partitions flow", len(assignment))
 
 
 class _Tables(TableManager):
