@@ -4,11 +4,13 @@ import asyncio
 import inspect
 import logging
 import ssl
+import time
 import types
 from collections.abc import Generator
 from typing import Any, Final
 
 import faust
+from confluent_kafka import KafkaException
 from faust.tables.manager import TableManager
 from faust.tables.recovery import Recovery
 from faust.transport.drivers import aiokafka as driver
@@ -18,11 +20,13 @@ from producers.registry import Registry, backoff, reading
 from schemas import metrics, topics
 from schemas.errors import Unavailable
 from schemas.settings import Settings
+from streams.dedup import fence_of
 from streams.sources import Sources
 from streams.steps import Steps, fail_stop
 from streams.tables import Table
 
 _REGISTRY_WAIT_S: Final = 2.0
+_WATCHED_S: Final = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +46,11 @@ class _Thread(driver.AIOKafkaConsumerThread):
         a committed offset where it is: after what was dropped, which would be lost.
         """
         committed = await super().seek_to_committed()
+        # What Faust left out it commits with what came next. The tables know better.
+        for tp, offset in committed.items():
+            if offset and offset > (known := self.app.sources.next.get((tp.topic, tp.partition), offset)):
+                await self.call_thread(self._ensure_consumer().seek, tp, known)
+                committed[tp] = known
         fresh = [tp for tp, offset in committed.items() if not offset]
         if fresh:
             await self.call_thread(self._ensure_consumer().seek_to_beginning, *fresh)
@@ -141,6 +150,7 @@ class _Recovery(Recovery):
         if self._revoked or app.consumer_generation_id != generation_id:
             log.info("another rebalance has begun: it is followed by a recovery of its own")
             return
+        app.watched_until = time.monotonic() + _WATCHED_S
         self.completed.set()
         app.flow_control.resume()  # empties the queues too
         consumer.resume_partitions({tp for tp in assignment if not self._is_changelog_tp(tp)})
@@ -171,6 +181,8 @@ class App(faust.App):
     """Tables of ids that are forgotten in time."""
     registry: Registry | None
     sources: Sources
+    watched_until: float = 0.0
+    """Until when, by the monotonic clock, gaps are looked into."""
     leaving: bool = False
     """Whether this worker, when it stops, hands its partitions on at once instead of being waited for."""
 
@@ -191,6 +203,25 @@ class App(faust.App):
                 if self.should_stop or self.rebalancing:
                     fail_stop("a message still waits for the schema registry", exc)
             await self.sleep(min(pause, _REGISTRY_WAIT_S))
+
+    async def nothing_left_out(self, message: Any, table: Table) -> None:
+        """End the process where Faust has left out messages between the fence and this one: they come again.
+
+        It is looked at for a while after partitions were assigned, when such things happen: where there is a gap of
+        offsets, Kafka must be asked whether anything but markers lies in it.
+        """
+        if time.monotonic() > self.watched_until or message.partition not in table.data.partitions:
+            return
+        fence = fence_of(table.partition(message.partition))
+        if fence is None or message.offset <= fence.offset + 1:
+            return
+        at = message.topic, message.partition, fence.offset + 1, message.offset
+        try:
+            missing = await asyncio.to_thread(self.sources.left_out, *at)
+        except KafkaException as exc:
+            fail_stop(f"Kafka does not say what lies in {at[0]}[{at[1]}] between {at[2]} and {at[3]}", exc)
+        if missing is not None:
+            fail_stop(f"{at[0]}[{at[1]}]@{missing} was left out: {at[3]} came after {fence.offset}", None)
 
     def _new_transport(self) -> Any:
         return _Transport(self.conf.broker_consumer, self)

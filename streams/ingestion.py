@@ -34,6 +34,7 @@ def install(app: App, partitions: int) -> None:
         stream = stream.noack()
         async for event in stream.events():
             await app.schema_known(event.message.value)
+            await app.nothing_left_out(event.message, seen_events)
             with app.steps.of(event, stream.ack) as step:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):

@@ -49,6 +49,7 @@ def install(app: App, partitions: int) -> None:
         stream = stream.noack()
         async for event in stream.events():
             await app.schema_known(event.message.value)
+            await app.nothing_left_out(event.message, all_levels)
             with app.steps.of(event, stream.ack) as step:
                 levels = all_levels.of(step)
                 # The fence stays with the levels, which are kept for ever: what it covers is in them.

@@ -7,7 +7,7 @@ begins at 0, and a fence that was believed would skip its first messages without
 from collections.abc import Mapping
 from typing import Final
 
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from producers.admin import topic_ids
@@ -29,9 +29,12 @@ class Sources:
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient({**settings.kafka, "log_level": 0})
+        self._settings = settings
         self._names = [settings.named(name) for name in _SOURCES]
         self.ids: dict[str, str] = {}
         """UUID of each, by its real name."""
+        self.next: dict[tuple[str, int], int] = {}
+        """The offset after the fence of each partition that has one, as it was when partitions were assigned."""
 
     def look(self) -> None:
         """Learn the UUIDs. Raises Misconfigured where a topic is gone or has another one than at the first look.
@@ -53,6 +56,7 @@ class Sources:
         A fence of the version before has no UUID and passes by its offset. Raises as `look` does.
         """
         self.look()
+        self.next |= {(topic, partition): fence.offset + 1 for partition, fence in fences.items()}
         at = [TopicPartition(topic, partition) for partition in fences]
         latest = (
             self._admin.list_offsets({tp: OffsetSpec.latest() for tp in at}, request_timeout=_KAFKA_S) if at else {}
@@ -66,6 +70,30 @@ class Sources:
                     f"{where} ends at {end}, but the tables hold its messages up to {fence.offset}: the topic lost"
                     f" records, or this is another cluster. {_WHAT_TO_DO}"
                 )
+
+    def left_out(self, topic: str, partition: int, first: int, end: int) -> int | None:
+        """The offset of the first message at `first` or later, and before `end`; None where there is none.
+
+        Markers of transactions, and what was aborted or compacted, take offsets too. Raises KafkaException.
+        """
+        consumer = Consumer(
+            {
+                **self._settings.kafka,
+                "group.id": "unused",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+            }
+        )
+        try:
+            consumer.assign([TopicPartition(topic, partition, first)])
+            message = consumer.poll(_KAFKA_S)  # there is one at `end`
+            if message is None or message.error():
+                raise KafkaException(message.error() if message else KafkaError(KafkaError._TIMED_OUT))
+            offset = int(message.offset())
+            return offset if offset < end else None
+        finally:
+            consumer.close()
 
 
 def _same(where: str, topic_id: str, known: str) -> None:

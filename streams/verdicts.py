@@ -37,6 +37,7 @@ def install(app: App, partitions: int) -> None:
         stream = stream.noack()
         async for event in stream.events():
             await app.schema_known(event.message.value)
+            await app.nothing_left_out(event.message, current)
             with app.steps.of(event, stream.ack) as step:
                 prices = current.of(step)
                 # As with stock, the fence stays with what is kept for ever.

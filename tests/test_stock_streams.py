@@ -256,3 +256,30 @@ def test_what_is_flushed_after_a_table_was_restored_does_not_hold_it_up(own_pipe
     sender = Sender(own_pipeline)
     sender.anything(50)
     settled(own_pipeline, sender.sent, within=30)
+
+
+DROPPING = """
+import pathlib, streams.faust_app as made
+from mode.services import WaitResults
+wait, flag, seen = made._Consumer.wait_first, pathlib.Path({flag!r}), []
+async def dropping(self, delivery, *others, timeout=None):
+    if made.inspect.iscoroutine(delivery):
+        seen.append(delivery)
+        if len(seen) == 40 and not flag.exists():
+            flag.touch()
+            for one in (delivery, *others):
+                one.close()
+            return WaitResults([delivery], [None], False)
+    return await wait(self, delivery, *others, timeout=timeout)
+made._Consumer.wait_first = dropping
+"""
+"""A message is read and not delivered, as Faust does where rebalances follow each other."""
+
+
+def test_a_message_that_faust_leaves_out_is_noticed_and_comes_again(own_pipeline: Pipeline, tmp_path: Path) -> None:
+    own_pipeline.start("streams@a", patch=DROPPING.format(flag=str(tmp_path / "flag")))
+    sender = Sender(own_pipeline)
+    sender.anything(100)
+    assert_as_the_model(own_pipeline, sender.sent)
+    assert own_pipeline.children["streams@a"].restarts == 1
+    assert "was left out" in own_pipeline.log("streams@a")
