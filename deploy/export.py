@@ -17,7 +17,7 @@ from deploy.as_tenant import PATIENCE_S, ApiKey, Caller, GatewayUrl, Keys, Patie
 from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, errors, say, say_json
 from producers.calls import Patience, accepted
 from producers.downloads import download
-from schemas.errors import Misconfigured, Unavailable
+from schemas.errors import Misconfigured, Rejected, Unavailable
 from schemas.exports import FORMATS
 
 _LOOK_S: Final = 0.5
@@ -42,7 +42,8 @@ def export(
         list[str] | None, typer.Option("--filter", help="NAME=VALUE, as the list takes it; repeatable.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file.", show_default="ENTITY.FORMAT")
+        Path | None,
+        typer.Option("--output", "-o", help="The file; one that is there is replaced.", show_default="ENTITY.FORMAT"),
     ] = None,
     patience: PatienceS = PATIENCE_S,
     api_key: ApiKey = "",
@@ -57,7 +58,7 @@ def export(
 
     [dim]tillstream export orders --tenant acme --api-key ts_... --filter status=paid --gzip -o paid.csv.gz[/dim]
     """
-    path = output or Path(f"{entity}.{format_}{'.gz' if gzip else ''}")
+    path = _file(output or Path(f"{entity}.{format_}{'.gz' if gzip else ''}"))
     document = {"entity": entity, "format": format_, "gzip": gzip, "filters": _filters(filters or [])}
     tenant = caller(tenant_id, api_key, keys, gateway_url, data_dir, patience)
     state = asyncio.run(_export(tenant, document, path, patience))
@@ -68,6 +69,19 @@ def export(
     if state["state"] != "done":
         say(f"the export failed: {state['reason']}", errors)
         raise typer.Exit(1)
+
+
+def _file(path: Path) -> Path:
+    """Where to write, behind any links. Raises Misconfigured before anything is asked for.
+
+    The file takes the place of what is there: a device or a pipe would be gone.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise Misconfigured(f"{path} is no file, and an export would take its place: name a file with --output")
+    if not path.parent.is_dir():
+        raise Misconfigured(f"there is no folder {path.parent}")
+    return path
 
 
 def _filters(given: list[str]) -> dict[str, list[str]]:
@@ -85,7 +99,11 @@ async def _export(tenant: Caller, document: dict[str, Any], path: Path, patience
     asked = _before(note, tenant, document) or _noted(note, part, tenant, document)
     async with tenant.gateway:
         with bars() as progress:
-            state = await _ask(tenant, asked)
+            try:
+                state = await _ask(tenant, asked)
+            except Rejected:
+                note.unlink()  # asked again as it is, it would be refused again
+                raise
             if state["state"] in ("failed", "expired"):  # of the command before: another time may do better
                 state = await _ask(tenant, _noted(note, part, tenant, document))
             state = await _written(tenant, state, progress, Patience(patience))

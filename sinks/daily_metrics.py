@@ -26,6 +26,8 @@ DAYS_AT_ONCE: Final = 500
 _PAUSE_S: Final = 1.0
 _SHARE: Final = 0.05
 """Of its time that a refresher works at most: days that change all the time are counted now and then."""
+_LONGEST_PAUSE_S: Final = 15.0
+"""It may have waited more than worked."""
 
 
 class Refresher:
@@ -79,7 +81,7 @@ class Refresher:
             if days:
                 metrics.DAYS_COUNTED.inc(days)
                 metrics.REFRESH_SECONDS.observe(seconds)
-            pauses, pause = backoff(), max(_PAUSE_S, seconds * (1 / _SHARE - 1))
+            pauses, pause = backoff(), pause_after(seconds)
         if self._db is not None:
             self._db.close()
 
@@ -87,6 +89,11 @@ class Refresher:
         if self._db is None or self._db.closed:
             self._db = connect(self._url)
         return self._db
+
+
+def pause_after(seconds: float) -> float:
+    """Seconds until the next refresh, after one that took so long."""
+    return min(max(_PAUSE_S, seconds * (1 / _SHARE - 1)), _LONGEST_PAUSE_S)
 
 
 def connect(database_url: str) -> Db:

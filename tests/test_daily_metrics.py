@@ -15,7 +15,7 @@ from reader import Reader
 
 from schemas.envelope import Envelope, Position
 from sinks.batch import Message
-from sinks.daily_metrics import connect, refresh
+from sinks.daily_metrics import connect, pause_after, refresh
 from sinks.sql import statement
 from sinks.upsert import upsert
 from sinks.writer import connect as connect_sink
@@ -284,3 +284,8 @@ def test_a_refresher_whose_connection_breaks_goes_on(own_pipeline: Pipeline) -> 
     eventually(lambda: [row[:2] for row in own_pipeline.sql(METRICS)] == [("t", date(2026, 1, 31))])
     assert own_pipeline.children["sinks"].alive()
     assert "tillstream_sink_waits_total 0.0" not in httpx.get(own_pipeline.urls["sinks"]).text
+
+
+def test_a_refresh_that_took_long_delays_the_next_by_seconds_only() -> None:
+    pauses = [pause_after(seconds) for seconds in (0.001, 0.5, 6, 600)]
+    assert pauses == pytest.approx([1, 9.5, 15, 15])

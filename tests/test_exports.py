@@ -275,6 +275,12 @@ def test_the_command_goes_on_with_what_it_has(shop: Exporter, tmp_path: Path) ->
     assert isinstance(command(shop, "export", "orders", "--filter", "paid").exception, Misconfigured)
     refused = command(shop, "export", "invoices", "-o", str(file)).exception
     assert "one of customers, products, orders" in str(refused)
+    assert not note.exists()
+    os.mkfifo(pipe := tmp_path / "pipe")
+    for wrong in (str(pipe), str(tmp_path), "", str(tmp_path / "no" / "x.csv")):
+        assert isinstance(command(shop, "export", "orders", "-o", wrong).exception, Misconfigured), wrong
+    assert pipe.is_fifo()
+    assert "Fatal Python error" not in shop.pipeline.log("sinks")
 
 
 def test_what_was_exported_can_be_ingested(pipeline: Pipeline, tmp_path: Path) -> None:

@@ -64,7 +64,8 @@ def _say(said: Said) -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1_024):  # without the buffer, whose lock an interpreter that ends wants
+        continue
     os._exit(75)  # at once, whatever the main thread waits for
 
 
