@@ -90,6 +90,7 @@ def up(data_dir: DataDir = DEFAULT_DATA_DIR) -> None:
     with Stack.from_env(data_dir, on_step=_say) as stack:
         table = Table(show_header=False, box=None)
         table.add_row("gateway", stack.gateway_url)
+        table.add_row("console", f"{stack.gateway_url}/console")
         table.add_row("Kafka", stack.settings.kafka_bootstrap_servers)
         table.add_row("PostgreSQL", f"see {stack.data_dir / STACK_FILE} (it holds a password)")
         for role, url in stack.metrics_urls.items():

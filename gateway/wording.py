@@ -24,7 +24,8 @@ def explained(exc: msgspec.ValidationError, type_: Any = None) -> tuple[str, str
     text, pointer = str(exc), ""
     if at := _AT.search(text):
         text = text[: at.start()]
-        pointer = at.group(1).replace("[", "/").replace("]", "").replace(".", "/")
+        known = at.group(1).partition("[...]")[0]  # a key of an object: which one is not said
+        pointer = known.replace("[", "/").replace("]", "").replace(".", "/")
     if text.startswith("Invalid enum value") and (choices := ", ".join(_choices(type_))):
         return f"expected one of {choices}, got {text.removeprefix('Invalid enum value ')}", pointer
     return text[0].lower() + _TYPES.sub(_in_json, text)[1:], pointer

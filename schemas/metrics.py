@@ -121,6 +121,9 @@ DAYS_COUNTED = Counter("tillstream_days_counted_total", "Days of tenants whose d
 REFRESH_SECONDS = Histogram(
     "tillstream_metrics_refresh_seconds", "Time of one refresh of all days that changed.", buckets=_SECONDS
 )
+REFRESHED_AT = Gauge(
+    "tillstream_metrics_refreshed_timestamp_seconds",     "Unix time at which this sink last brought daily metrics up to date, or began to.",
+)
 EXPORTS_ENDED = Counter("tillstream_exports_total", "Exports that ended, done or failed.", ["state"])
 REGISTRY_WAITS = Counter(
     "tillstream_registry_waits_total", "Times a message waited for the schema registry to come back."

@@ -64,6 +64,7 @@ class Refresher:
 
     def _run(self) -> None:
         waiting, pauses, pause = Waiting("to count days"), backoff(), 0.0
+        metrics.REFRESHED_AT.set_to_current_time()  # else none is late that never came to an end
         while not self._stopping.wait(pause):
             started = time.perf_counter()
             try:
@@ -78,6 +79,7 @@ class Refresher:
                     metrics.SINK_WAITS.inc()
                 continue
             seconds = time.perf_counter() - started
+            metrics.REFRESHED_AT.set_to_current_time()
             if days:
                 metrics.DAYS_COUNTED.inc(days)
                 metrics.REFRESH_SECONDS.observe(seconds)

@@ -81,6 +81,8 @@ def test_a_wrong_key_is_told_and_a_good_one_shows_what_comes(pipeline: Pipeline,
     with Visit(pipeline, browser) as visit:
         visit.log_in(key="ts_nonsense")
         expect(visit.page.get_by_role("alert")).to_contain_text("key")
+        visit.log_in(key="ts_\N{HORIZONTAL ELLIPSIS}")  # a header cannot hold it
+        expect(visit.page.get_by_role("alert")).to_contain_text("This is no API key")
         visit.log_in()
         expect(visit.page.get_by_role("heading", name="Now")).to_be_focused()
         expect(visit.section("uploads")).to_contain_text("No uploads yet")
@@ -131,10 +133,15 @@ def test_alerts_come_by_themselves_and_held_prices_are_decided(pipeline: Pipelin
         held = visit.section("held").locator("li")
         expect(held).to_have_count(2)
         expect(held.first).to_contain_text("decimal shift")
-        visit.page.get_by_role("button", name="approve the price of A").click()
+        visit.page.get_by_role("button", name="approve the price of A").focus()
+        visit.page.keyboard.press("Enter")
         expect(visit.section("held")).to_contain_text("A: approved")
+        expect(visit.page.get_by_role("button", name="approve the price of B")).to_be_focused()
         visit.page.get_by_role("button", name="reject the price of B").click()
         expect(visit.section("held")).to_contain_text("B: rejected")
+        expect(visit.page.get_by_role("heading", name="Held prices")).to_be_focused()
+        badges = visit.section("alerts").locator(".badge")
+        expect(badges).to_have_text(["rejected", "approved"])
         eventually(lambda: price(visit, "A") == "4.00")
         assert price(visit, "B") == "40.00"
         visit.send("/products/C/price-event", {"new_price": 40})
@@ -199,8 +206,21 @@ def test_on_a_phone_nothing_is_wider_than_the_screen(pipeline: Pipeline, browser
         assert width <= PHONE["width"]
         small = visit.page.evaluate(
             "[...document.querySelectorAll('button')].filter(b => b.offsetParent && b.offsetHeight < 32).length"
+            " + [...document.querySelectorAll('nav a')].filter(a => a.getBoundingClientRect().height < 24).length"
         )
         assert small == 0
+
+
+def test_a_gateway_that_went_away_is_told_and_comes_back(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        visit.log_in()
+        live = visit.section("alerts").locator(".live")
+        expect(live).to_have_text("live")
+        visit.context.set_offline(True)
+        expect(visit.section("now").locator(".problem")).to_contain_text("cannot be reached")
+        visit.context.set_offline(False)
+        expect(visit.section("now").locator(".problem")).to_be_empty()
+        expect(live).to_have_text("live")
 
 
 def test_the_page_lets_in_nothing_from_elsewhere(pipeline: Pipeline) -> None:

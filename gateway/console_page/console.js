@@ -3,6 +3,7 @@
 const LISTED = 50;
 const $ = (selector, within = document) => within.querySelector(selector);
 const number = new Intl.NumberFormat("en");
+const AWAY = "The gateway cannot be reached. This page goes on trying.";
 let base = "", key = "";
 
 /** An element with attributes, its children text or elements: text never becomes markup. */
@@ -22,7 +23,7 @@ async function call(path, { body, headers, ...rest } = {}) {
   const answer = await fetch(base + path, {
     headers: { "X-API-Key": key, Accept: "application/json", ...json, ...headers },
     body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store", ...rest,
-  });
+  }).catch(() => { throw new Error(AWAY); });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   throw new Error(problem.detail ?? `the gateway answered ${answer.status}`);
@@ -30,7 +31,8 @@ async function call(path, { body, headers, ...rest } = {}) {
 
 const get = async (path) => (await call(path)).json();
 const badge = (word) => el("span", { class: `badge ${word}` }, word.replaceAll("_", " "));
-const time = (moment) => el("time", { datetime: moment }, new Date(moment).toLocaleString());
+const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
+const time = (moment) => el("time", { datetime: moment }, dated.format(new Date(moment)));
 const problemOf = (section, error) => { $(".problem", section).textContent = error ? error.message : ""; };
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
@@ -67,7 +69,7 @@ function showActivity(found) {
     ["rows/s now", number.format(Math.round(last / 5))], ["rows a minute", number.format(found.rows)],
     ["applied", number.format(found.applied)], ["rejected", number.format(found.rejected)],
     ["duplicate", number.format(found.duplicate)], ["peak rows/s", number.format(most)],
-    ["fresh after, half", milliseconds(found.median_ms)], ["fresh after, 95 %", milliseconds(found.p95_ms)],
+    ["median time to a row", milliseconds(found.median_ms)], ["95 % within", milliseconds(found.p95_ms)],
   ];
   $("#figures").replaceChildren(...figures.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }
@@ -117,15 +119,24 @@ function alertItem(alert, ...more) {
     el("p", {}, time(alert.logged_at ?? alert.occurred_at)), ...more);
 }
 
+const placeOf = (alert) => `${alert.offset}:${alert.row}`;
 const seen = new Set();
 
 function takeAlert(alert) {
-  const place = `${alert.offset}:${alert.row}`;
+  const place = placeOf(alert);
   if (seen.has(place)) return;  // the stream says some things twice
   seen.add(place);
-  const list = $("#alerts .list");
-  list.prepend(alertItem(alert));
+  const list = $("#alerts .list"), item = alertItem(alert);
+  item.dataset.place = place;
+  list.prepend(item);
+  if (alert.decision) showDecided(alert, alert.decision.decision);
   while (list.children.length > LISTED) list.lastChild.remove();
+}
+
+/** Among the alerts, a price that was held shows what was decided. */
+function showDecided(alert, decision) {
+  const item = [...$("#alerts .list").children].find((shown) => shown.dataset.place === placeOf(alert));
+  if (item) $(".badge", item).replaceWith(badge(decision === "approve" ? "approved" : "rejected"));
 }
 
 async function followAlerts() {
@@ -142,12 +153,14 @@ async function followAlerts() {
       if (!lastId) {  // the stream is open, so that nothing is missed in between
         for (const alert of (await get(`/price-alerts?limit=${LISTED}`)).data.reverse()) takeAlert(alert);
       }
+      let why = "the stream ended; it is opened again";
       for await (const event of events(answer.body)) {
         if (event.id) lastId = event.id;
         if (event.name === "alert") takeAlert(JSON.parse(event.data));
-        if (event.name === "end") live.textContent = JSON.parse(event.data).detail;
+        if (event.name === "end") why = JSON.parse(event.data).detail;
       }
-    } catch (error) { live.textContent = error.message; }
+      live.textContent = why;
+    } catch (error) { live.textContent = error instanceof TypeError ? AWAY : error.message; }
     live.classList.remove("on");
     await sleep(pause);
     pause = Math.min(2 * pause, 30000);
@@ -177,26 +190,43 @@ async function* events(stream) {
 
 // Held prices
 
+const decided = new Set();  // here, and perhaps not to be read yet
+
+function heldItem(alert) {
+  const choice = (decision) => el("button", {
+    type: "button", class: decision, "aria-label": `${decision} the price of ${alert.product_id}`,
+    onclick: (event) => decide(alert, decision, event.target.closest("li")),
+  }, decision === "approve" ? "Approve" : "Reject");
+  const item = alertItem(alert, el("div", { class: "actions" }, choice("approve"), choice("reject")));
+  item.dataset.place = placeOf(alert);
+  return item;
+}
+
 async function showHeld() {
-  const found = (await get(`/price-alerts?status=held&limit=${LISTED}`)).data.filter((alert) => !alert.decision);
-  const known = found.map((alert) => `${alert.product_id}\n${alert.held_offset}`).join("\n\n");
+  const found = (await get(`/price-alerts?status=held&limit=${LISTED}`)).data;
+  const open = new Map(found.filter((alert) => !alert.decision && !decided.has(placeOf(alert))).map((alert) => [placeOf(alert), alert]));
   const list = $("#held .list");
-  if (list.dataset.known === known) return;
-  list.dataset.known = known;
-  list.replaceChildren(...found.map((alert) => {
-    const choice = (decision) => el("button", {
-      type: "button", class: decision, "aria-label": `${decision} the price of ${alert.product_id}`,
-      onclick: (event) => decide(alert, decision, event.target.closest("li")),
-    }, decision === "approve" ? "Approve" : "Reject");
-    return alertItem(alert, el("div", { class: "actions" }, choice("approve"), choice("reject")));
-  }));
+  for (const item of [...list.children]) if (!open.has(item.dataset.place)) takeAway(item);
+  let next = list.firstElementChild;  // what stays is not moved, so that it keeps the focus
+  for (const [place, alert] of open) {
+    if (next?.dataset.place === place) next = next.nextElementSibling;
+    else list.insertBefore(heldItem(alert), next);
+  }
+  for (const alert of found) if (alert.decision) showDecided(alert, alert.decision.decision);
+}
+
+/** Remove an item; the focus goes to what is beside it, or to the heading. */
+function takeAway(item, focused = item.contains(document.activeElement)) {
+  const beside = item.nextElementSibling ?? item.previousElementSibling;
+  item.remove();
+  if (focused) (beside ? $("button", beside) : $("#held-title")).focus();
 }
 
 // What streams made of a decision: another price may have come in force since the held one.
 const OUTCOMES = { accepted: "approved", rejected: "rejected", superseded: "nothing changed: another price came since" };
 
 async function decide(alert, decision, item) {
-  const buttons = item.querySelectorAll("button");
+  const buttons = item.querySelectorAll("button"), focused = item.contains(document.activeElement);
   for (const button of buttons) button.disabled = true;
   try {
     const held = [{ product_id: alert.product_id, held_offset: alert.held_offset }];
@@ -205,7 +235,10 @@ async function decide(alert, decision, item) {
     });
     const lines = (await answer.text()).trim().split("\n").map((line) => JSON.parse(line));
     const verdict = lines.find((line) => line.type === "verdict");
-    item.replaceChildren(el("p", {}, `${alert.product_id}: ${OUTCOMES[verdict?.status] ?? "sent; what became of it is not known yet"}`));
+    $("#held .said").textContent = `${alert.product_id}: ${OUTCOMES[verdict?.status] ?? "sent; what became of it is not known yet"}`;
+    if (verdict?.status in OUTCOMES) decided.add(placeOf(alert));
+    if (["accepted", "rejected"].includes(verdict?.status)) showDecided(alert, decision);
+    takeAway(item, focused);
     problemOf($("#held"));
   } catch (error) {
     for (const button of buttons) button.disabled = false;
@@ -263,6 +296,10 @@ $("#login").addEventListener("submit", async (event) => {
   const tenant = given.get("tenant").trim();
   base = `/api/v1/tenants/${encodeURIComponent(tenant)}`;
   key = given.get("key").trim();
+  if (!/^[!-~]+$/.test(key)) {  // a header cannot hold it
+    problemOf(event.target, new Error("This is no API key: a key has letters, digits and - _ only. Copy it once more."));
+    return;
+  }
   try { showActivity(await get("/activity")); } catch (error) { problemOf(event.target, error); return; }
   event.target.reset();
   event.target.hidden = true;
