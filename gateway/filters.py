@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from gateway.problems import Problem
 from producers import stored
-from producers.stored import MOMENT, RECORDS, TEXT, Filter, day, moment, one_of, text
+from producers.stored import CURRENCY, MOMENT, RECORDS, TEXT, Filter, currency, day, moment, one_of, text
 from schemas import prices, stock
 
 _WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
@@ -87,13 +87,13 @@ FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
     "daily_metrics": {
         "from": Filter(_DAY, day, "day >= {value}::date"),
         "to": Filter(f"{_DAY}; it is left out", day, "day < {value}::date"),
-        "currency": Filter(TEXT, text, "currency = {value}"),
+        "currency": Filter(CURRENCY, currency, "currency = {value}"),
     },
     "top_products": {
         **_days("order_date"),
         "currency": Filter(
-            f"{TEXT}; without it, the tenant's own",
-            text,
+            f"{CURRENCY}; without it, the tenant's own",
+            currency,
             "o.currency = {value}",
             absent="o.currency = (SELECT t.currency FROM tenants t WHERE t.tenant_id = {tenant})",
         ),
@@ -116,6 +116,8 @@ def read(entity: str, given: QueryParams, besides: tuple[str, ...]) -> dict[str,
             raise bad(name, f"there is no parameter {name!r}; {entity} take {', '.join((*known, *besides))}")
         else:
             found[name] = _values(name, known[name], raw)
+    if stored.backwards(found):
+        raise bad("from", stored.BACKWARDS)
     return found
 
 

@@ -31,6 +31,7 @@ _FILTERS: Final[dict[str, dict[str, Any]]] = {
     "active": {"type": "boolean"},
     "from": _MOMENT,
     "to": _MOMENT,
+    "currency": {"type": "string", "pattern": "^[A-Z]{3}$", "maxLength": 3, "examples": ["EUR"]},
     "unresolved": {"type": "string", "enum": ["true"]},
     "below": {"type": "integer", "minimum": -MAX_QUANTITY, "maximum": MAX_QUANTITY},
     "updated_since": _MOMENT,

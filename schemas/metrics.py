@@ -122,7 +122,8 @@ REFRESH_SECONDS = Histogram(
     "tillstream_metrics_refresh_seconds", "Time of one refresh of all days that changed.", buckets=_SECONDS
 )
 REFRESHED_AT = Gauge(
-    "tillstream_metrics_refreshed_timestamp_seconds",     "Unix time at which this sink last brought daily metrics up to date, or began to.",
+    "tillstream_metrics_refreshed_timestamp_seconds",
+    "Unix time at which this sink last brought daily metrics up to date, or began to.",
 )
 EXPORTS_ENDED = Counter("tillstream_exports_total", "Exports that ended, done or failed.", ["state"])
 REGISTRY_WAITS = Counter(

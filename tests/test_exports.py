@@ -120,6 +120,13 @@ def test_filters_are_those_of_the_lists(shop: Exporter) -> None:
         ({"entity": "customers", "format": "csv", "filters": {"sku": "x"}}, "bad_filter", "email, country"),
         ({"entity": "orders", "format": "csv", "filters": {"status": "lost"}}, "bad_filter", "pending, paid"),
         ({"entity": "orders", "format": "csv", "filters": {"sku": ["a", "b"]}}, "bad_filter", "once"),
+        ({"entity": "orders", "format": "csv", "filters": {"currency": "eur"}}, "bad_filter", "three capital letters"),
+        (
+            {"entity": "orders", "format": "csv", "filters": {"from": "2026-02-01", "to": "2026-01-01"}},
+            "bad_filter",
+            "from is after to",
+        ),
+        ({"entity": "orders", "format": "csv", "filters": {"sku": 1}}, "bad_document", "at /filters"),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_what_can(

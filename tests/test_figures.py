@@ -133,6 +133,8 @@ def test_without_from_what_is_counted_when_asked_for_goes_back_30_days(reading: 
         ("metrics/daily?from=2026-01-01T00:00:00Z", "from"),
         ("metrics/daily?to=2026-02-30", "to"),
         ("metrics/daily?by=revenue", "by"),
+        ("metrics/daily?currency=eur", "currency"),
+        ("metrics/daily?from=2026-02-01&to=2026-01-31", "from"),
         ("metrics/daily?cursor=W10", "cursor"),
         ("metrics/top-products?by=profit", "by"),
         ("metrics/top-products?by=revenue&by=quantity", "by"),

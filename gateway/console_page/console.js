@@ -69,7 +69,7 @@ function showActivity(found) {
     ["rows/s now", number.format(Math.round(last / 5))], ["rows a minute", number.format(found.rows)],
     ["applied", number.format(found.applied)], ["rejected", number.format(found.rejected)],
     ["duplicate", number.format(found.duplicate)], ["peak rows/s", number.format(most)],
-    ["median time to a row", milliseconds(found.median_ms)], ["95 % within", milliseconds(found.p95_ms)],
+    ["half within", milliseconds(found.median_ms)], ["95 % within", milliseconds(found.p95_ms)],
   ];
   $("#figures").replaceChildren(...figures.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value))));
 }

@@ -79,6 +79,13 @@ def moment(raw: str) -> datetime:
         raise ValueError from exc
 
 
+def currency(raw: str) -> str:
+    """An ISO 4217 code. Raises ValueError."""
+    if not (len(raw) == 3 and raw.isascii() and raw.isalpha() and raw.isupper()):
+        raise ValueError
+    return raw
+
+
 def day(raw: str) -> datetime:
     """The first moment in UTC of a date. Raises ValueError."""
     if not _DATE.fullmatch(raw):
@@ -88,6 +95,8 @@ def day(raw: str) -> datetime:
 
 _STATUSES: Final = get_args(Status)
 TEXT: Final = f"1 to {_MAX_TEXT} characters"
+CURRENCY: Final = "three capital letters such as EUR"
+BACKWARDS: Final = "from is after to: nothing lies between"
 MOMENT: Final = "an RFC 3339 date-time with an offset, or a date (its first moment in UTC)"
 
 # The orders of a product are read along order_items_of_product, newest first, so that a page costs what it shows,
@@ -126,7 +135,7 @@ RECORDS: Final[Mapping[str, Mapping[str, Filter]]] = {
         ),
         "from": Filter(MOMENT, moment, "order_date >= {value}"),
         "to": Filter(f"{MOMENT}; orders of that moment are left out", moment, "order_date < {value}"),
-        "currency": Filter(TEXT, text, "currency = {value}"),
+        "currency": Filter(CURRENCY, currency, "currency = {value}"),
         # Before products: a customer has few orders, a product may have half of all.
         "customer_id": Filter(
             TEXT,
@@ -198,7 +207,14 @@ def values(entity: str, given: Iterable[tuple[str, str]]) -> dict[str, list[Any]
             found[name] = [one.read(word) for word in words]
         except (ValueError, KeyError) as exc:
             raise Rejected("bad_filter", f"{name} takes {one.takes}, not {', '.join(words)[:100]!r}") from exc
+    if backwards(found):
+        raise Rejected("bad_filter", BACKWARDS)
     return found
+
+
+def backwards(values: Mapping[str, list[Any]]) -> bool:
+    """Whether they ask for what lies between two moments the wrong way round."""
+    return "from" in values and "to" in values and bool(values["from"][0] > values["to"][0])
 
 
 def conditions(
