@@ -4,6 +4,8 @@ const LISTED = 50;
 const $ = (selector, within = document) => within.querySelector(selector);
 const number = new Intl.NumberFormat("en");
 const AWAY = "The gateway cannot be reached. This page goes on trying.";
+const PATIENCE_MS = 10_000, DECIDED_MS = 60_000;
+const SILENT_MS = 40_000;  // of a stream that says something every 15 s
 let base = "", key = "";
 
 /** An element with attributes, its children text or elements: text never becomes markup. */
@@ -22,7 +24,8 @@ async function call(path, { body, headers, ...rest } = {}) {
   const json = body === undefined ? {} : { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
   const answer = await fetch(base + path, {
     headers: { "X-API-Key": key, Accept: "application/json", ...json, ...headers },
-    body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store", ...rest,
+    body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
+    signal: AbortSignal.timeout(PATIENCE_MS), ...rest,
   }).catch(() => { throw new Error(AWAY); });
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
@@ -33,7 +36,10 @@ const get = async (path) => (await call(path)).json();
 const badge = (word) => el("span", { class: `badge ${word}` }, word.replaceAll("_", " "));
 const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const time = (moment) => el("time", { datetime: moment }, dated.format(new Date(moment)));
-const problemOf = (section, error) => { $(".problem", section).textContent = error ? error.message : ""; };
+// What the browser says of a connection is a DOMException where it took too long, a TypeError where it broke.
+const problemOf = (section, error) => {
+  $(".problem", section).textContent = !error ? "" : error instanceof DOMException ? AWAY : error.message;
+};
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Call `look` every so often while the page is seen; what goes wrong is shown where it belongs, and tried again. */
@@ -91,7 +97,7 @@ function uploadItem(upload) {
 
 async function saveErrors(upload) {
   try {
-    const answer = await call(`/uploads/${upload.token}/errors`, { headers: { Accept: "application/x-ndjson" } });
+    const answer = await call(`/uploads/${upload.token}/errors`, { headers: { Accept: "application/x-ndjson" }, signal: undefined });
     const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${upload.upload_id}-refused.ndjson` });
     link.click();
     URL.revokeObjectURL(link.href);
@@ -143,10 +149,11 @@ async function followAlerts() {
   const live = $("#alerts .live");
   let lastId = "", pause = 1000;
   for (;;) {
+    const silence = new AbortController();
     try {
-      const answer = await call("/price-alerts/stream", {
-        headers: { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) },
-      });
+      const answer = await heard(silence, () => call("/price-alerts/stream", {
+        headers: { Accept: "text/event-stream", ...(lastId ? { "Last-Event-ID": lastId } : {}) }, signal: silence.signal,
+      }));
       live.textContent = "live";
       live.classList.add("on");
       pause = 1000;
@@ -154,13 +161,13 @@ async function followAlerts() {
         for (const alert of (await get(`/price-alerts?limit=${LISTED}`)).data.reverse()) takeAlert(alert);
       }
       let why = "the stream ended; it is opened again";
-      for await (const event of events(answer.body)) {
+      for await (const event of events(answer.body, silence)) {
         if (event.id) lastId = event.id;
         if (event.name === "alert") takeAlert(JSON.parse(event.data));
         if (event.name === "end") why = JSON.parse(event.data).detail;
       }
       live.textContent = why;
-    } catch (error) { live.textContent = error instanceof TypeError ? AWAY : error.message; }
+    } catch (error) { live.textContent = error instanceof TypeError || error instanceof DOMException ? AWAY : error.message; }
     live.classList.remove("on");
     await sleep(pause);
     pause = Math.min(2 * pause, 30000);
@@ -168,11 +175,17 @@ async function followAlerts() {
   }
 }
 
-async function* events(stream) {
+/** What `look` comes to; it is broken off where nothing comes for too long. */
+async function heard(silence, look) {
+  const timer = setTimeout(() => silence.abort(), SILENT_MS);
+  try { return await look(); } finally { clearTimeout(timer); }
+}
+
+async function* events(stream, silence) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await reader.read();
+    const { value, done } = await heard(silence, () => reader.read());
     if (done) return;
     text += value;
     for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
@@ -232,6 +245,7 @@ async function decide(alert, decision, item) {
     const held = [{ product_id: alert.product_id, held_offset: alert.held_offset }];
     const answer = await call("/price-decisions", {
       method: "POST", body: { decision, decided_by: "console", held }, headers: { Accept: "application/x-ndjson" },
+      signal: AbortSignal.timeout(DECIDED_MS),
     });
     const lines = (await answer.text()).trim().split("\n").map((line) => JSON.parse(line));
     const verdict = lines.find((line) => line.type === "verdict");
