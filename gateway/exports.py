@@ -54,7 +54,14 @@ class ExportRequest(Struct, forbid_unknown_fields=True):
         pairs = []
         for name, value in self.filters.items():
             texts = [str(value).lower()] if isinstance(value, bool) else [value] if isinstance(value, str) else value
+            if not texts:
+                raise Problem(400, "bad_filter", f"{name[:100]} has no value: leave it out, or give it one")
+            if too_long := next((text for text in texts if len(text) > stored.MAX_TEXT), None):
+                detail = f"{name[:100]} has a value of {len(too_long)} characters; {stored.MAX_TEXT} at most"
+                raise Problem(400, "bad_filter", detail)
             pairs += [(name, text) for text in texts]
+        if len(pairs) > stored.MAX_FILTERS:
+            raise Problem(400, "bad_filter", f"there are {len(pairs)} values; {stored.MAX_FILTERS} at most")
         try:
             stored.values(self.entity, pairs)
         except Rejected as exc:

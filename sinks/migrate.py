@@ -6,6 +6,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 import psycopg
+from psycopg.sql import SQL, Identifier
 
 from schemas.errors import Misconfigured
 
@@ -25,7 +26,18 @@ def migrate(database_url: str) -> list[str]:
             db.execute(sql)
             db.execute("INSERT INTO migrations (name, sha256) VALUES (%s, %s)", [name, hashlib.sha256(sql).hexdigest()])
             applied_now.append(name)
+        for role in ("tillstream_writer", "tillstream_reader"):
+            _take(db, role)
     return applied_now
+
+
+def _take(db: psycopg.Connection[Any], role: str) -> None:
+    """Let us work as `role`, as sinks do: since PostgreSQL 16 who makes a role may grant it, and cannot take it."""
+    granted = db.execute(
+        "SELECT pg_has_role(%s, 'MEMBER WITH ADMIN OPTION') AND NOT pg_has_role(%s, 'SET')", [role, role]
+    )
+    if granted.fetchone() == (True,):
+        db.execute(SQL("GRANT {} TO CURRENT_USER").format(Identifier(role)))
 
 
 def pending(db: psycopg.Connection[Any]) -> list[str]:

@@ -152,6 +152,21 @@ def test_alerts_come_by_themselves_and_held_prices_are_decided(pipeline: Pipelin
         expect(visit.section("held")).to_contain_text("another price came since")
 
 
+def test_a_price_waits_behind_many_that_are_decided(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        for amount in (10, 1):  # most of them fall too far together: the body is held
+            prices = [json.dumps({"product_id": f"P{n}", "new_price": amount}).encode() for n in range(230)]
+            visit.send("/price-events", b"\n".join(prices), "application/x-ndjson")
+            pipeline.drained()
+        listed = f"/api/v1/tenants/{visit.tenant}/price-alerts?status=held&limit=226"
+        newest = pipeline.http.get(listed, headers={"X-API-Key": visit.key}).json()["data"]
+        held = [{"product_id": alert["product_id"], "held_offset": alert["held_offset"]} for alert in newest]
+        visit.send("/price-decisions", {"decision": "approve", "decided_by": "me", "held": held})
+        pipeline.drained()
+        visit.log_in()
+        expect(visit.section("held").locator("li")).to_have_count(230 - len(newest))
+
+
 def price(visit: Visit, product: str) -> str:
     answer = visit.pipeline.http.get(
         f"/api/v1/tenants/{visit.tenant}/prices/{product}", headers={"X-API-Key": visit.key}

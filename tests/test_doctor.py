@@ -15,6 +15,7 @@ from psycopg.conninfo import make_conninfo
 from test_end_to_end import order
 
 from schemas import topics
+from sinks.migrate import migrate
 
 
 def examined(pipeline: Pipeline, **changed: Any) -> tuple[int, dict[str, tuple[str, str, str]]]:
@@ -78,6 +79,27 @@ def test_a_login_that_may_not_look_and_a_grant_that_is_gone(own_pipeline: Pipeli
     code, found = examined(own_pipeline)
     assert (code, found["grants"][0]) == (1, "fail")
     assert "INSERT ON orders" in found["grants"][1]
+
+
+def test_an_owner_who_is_no_superuser_can_do_what_sinks_do() -> None:
+    server, name = os.environ["DATABASE_URL"], f"t_owner_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'secret'".encode())
+        for role in ("tillstream_writer", "tillstream_reader"):  # what PostgreSQL gives to who makes a role
+            db.execute(f"GRANT {role} TO {name} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE".encode())
+        db.execute(f"CREATE DATABASE {name} OWNER {name}".encode())
+        try:
+            url = make_conninfo(server, dbname=name, user=name, password="secret")
+            for _ in range(2):
+                migrate(url)
+                with psycopg.connect(url) as owner:
+                    owner.execute("SET ROLE tillstream_writer")
+                    owner.execute("SELECT FROM orders")
+                    owner.execute("SET ROLE tillstream_reader")
+        finally:
+            db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+            db.execute(f"REVOKE tillstream_writer, tillstream_reader FROM {name} CASCADE".encode())
+            db.execute(f"DROP ROLE {name}".encode())
 
 
 def test_a_database_without_migrations_or_with_newer_ones(pipeline: Pipeline) -> None:

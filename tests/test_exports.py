@@ -126,6 +126,9 @@ def test_filters_are_those_of_the_lists(shop: Exporter) -> None:
             "bad_filter",
             "from is after to",
         ),
+        ({"entity": "orders", "format": "csv", "filters": {"status": []}}, "bad_filter", "no value"),
+        ({"entity": "orders", "format": "csv", "filters": {"status": ["paid"] * 101}}, "bad_filter", "100 at most"),
+        ({"entity": "orders", "format": "csv", "filters": {"status": "paid," * 150}}, "bad_filter", "500 at most"),
         ({"entity": "orders", "format": "csv", "filters": {"sku": 1}}, "bad_document", "at /filters"),
     ],
 )

@@ -215,9 +215,23 @@ function heldItem(alert) {
   return item;
 }
 
+/** Held prices, the newest first, until there are as many undecided ones as are shown. */
+async function readHeld() {
+  const found = [];
+  let waiting = 0, cursor = "";
+  do {
+    const page = await get(`/price-alerts?status=held&limit=200${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+    found.push(...page.data);
+    waiting += page.data.filter((alert) => !alert.decision).length;
+    cursor = page.next_cursor ?? "";
+  } while (cursor && waiting < LISTED);
+  return found;
+}
+
 async function showHeld() {
-  const found = (await get(`/price-alerts?status=held&limit=${LISTED}`)).data;
-  const open = new Map(found.filter((alert) => !alert.decision && !decided.has(placeOf(alert))).map((alert) => [placeOf(alert), alert]));
+  const found = await readHeld();
+  const undecided = found.filter((alert) => !alert.decision && !decided.has(placeOf(alert))).slice(0, LISTED);
+  const open = new Map(undecided.map((alert) => [placeOf(alert), alert]));
   const list = $("#held .list");
   for (const item of [...list.children]) if (!open.has(item.dataset.place)) takeAway(item);
   let next = list.firstElementChild;  // what stays is not moved, so that it keeps the focus

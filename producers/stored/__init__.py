@@ -18,7 +18,7 @@ DATE_TIME: Final = rf"{DATE}[Tt ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}}
 """RFC 3339."""
 _DATE_TIME: Final = re.compile(DATE_TIME)
 _DATE: Final = re.compile(DATE)
-_MAX_TEXT: Final = 500
+MAX_TEXT: Final = 500
 
 READING: Final = {
     "timezone": "UTC",
@@ -50,7 +50,7 @@ class Filter(Struct, frozen=True):
 
 def text(raw: str) -> str:
     """Some text that PostgreSQL can hold. Raises ValueError."""
-    if not 1 <= len(raw) <= _MAX_TEXT or "\x00" in raw:
+    if not 1 <= len(raw) <= MAX_TEXT or "\x00" in raw:
         raise ValueError
     return raw
 
@@ -94,8 +94,10 @@ def day(raw: str) -> datetime:
 
 
 _STATUSES: Final = get_args(Status)
-TEXT: Final = f"1 to {_MAX_TEXT} characters"
+TEXT: Final = f"1 to {MAX_TEXT} characters"
 CURRENCY: Final = "three capital letters such as EUR"
+MAX_FILTERS: Final = 100
+"""Values of an export's filters."""
 BACKWARDS: Final = "from is after to: nothing lies between"
 MOMENT: Final = "an RFC 3339 date-time with an offset, or a date (its first moment in UTC)"
 

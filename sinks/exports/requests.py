@@ -8,13 +8,14 @@ import psycopg
 from msgspec import Meta, Struct, ValidationError, convert
 from psycopg.types.json import Jsonb
 
+from producers import stored
 from schemas import codec, topics
 from schemas.errors import Rejected, Undecodable
 from schemas.exports import EXPORT_REQUESTED, KEPT_H, MAX_OPEN
 from sinks.sql import statement
 
 _YEAR_2200_US: Final = 7_258_118_400_000_000
-_Text = Annotated[str, Meta(min_length=1, max_length=500, pattern="^[^\\x00]*$")]
+_Text = Annotated[str, Meta(min_length=1, max_length=stored.MAX_TEXT, pattern="^[^\\x00]*$")]
 
 
 class _Filter(Struct):
@@ -31,7 +32,7 @@ class Asked(Struct):
     format: Literal["csv", "ndjson"]
     gzip: bool
     requested_at: Annotated[int, Meta(ge=0, lt=_YEAR_2200_US)]
-    filters: Annotated[list[_Filter], Meta(max_length=100)]
+    filters: Annotated[list[_Filter], Meta(max_length=stored.MAX_FILTERS)]
 
 
 def asked_in(record: confluent_kafka.Message) -> Asked:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -100,6 +101,28 @@ def test_prometheus_scrapes_the_ports_that_compose_opens() -> None:
     gateway = DEFAULTS["TILLSTREAM_GATEWAY_PORT"]
     assert targets == {"gateway": f"gateway:{gateway}", "streams": f"streams:{metrics}", "sinks": f"sinks:{metrics}"}
     assert (DEPLOY / "prometheus" / config["rule_files"][0]).exists()
+
+
+def test_prometheus_may_see_tenants_names() -> None:
+    config = yaml.safe_load((DEPLOY / "prometheus" / "compose.yml").read_text())
+    [secret] = COMPOSE["services"]["prometheus"]["secrets"]
+    assert config["scrape_configs"][0]["authorization"] == {"credentials_file": f"/run/secrets/{secret}"}
+    assert COMPOSE["secrets"][secret] == {"environment": variable("admin_token")}
+    [endpoint] = named("PodMonitor", "tillstream")["spec"]["podMetricsEndpoints"]
+    assert endpoint["authorization"]["credentials"]["key"] == variable("admin_token")
+
+
+def test_composes_secrets_stay_out_of_git_and_the_image() -> None:
+    for file, line in ((".gitignore", ".env"), (".dockerignore", "**/.env")):
+        assert (DEPLOY.parent / file).read_text().splitlines()[-1] == line  # after what lets things in
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())
+    assert ".env" in project["tool"]["hatch"]["build"]["targets"]["wheel"]["exclude"]
+
+
+def test_strimzi_makes_the_user_and_a_release_makes_the_job_anew() -> None:
+    assert named("KafkaUser", "tillstream")
+    assert "userOperator" in named("Kafka", "kafka")["spec"]["entityOperator"]
+    assert named("Job", "setup")["spec"]["ttlSecondsAfterFinished"] < 300
 
 
 def test_every_manifest_is_listed_and_named_once() -> None:
