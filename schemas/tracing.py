@@ -18,7 +18,10 @@ from msgspec import Struct
 from schemas.envelope import Headers, Position, tenant_text
 from schemas.errors import Misconfigured
 
-_TRACEPARENT: Final = re.compile(b"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_TRACEPARENT: Final = re.compile(
+    b"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"  # a later version may say more
+)
+_KNOWN: Final = len("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 _events: Final = logging.getLogger("tillstream.events")
 _tracer: Any = None
@@ -42,8 +45,10 @@ def setup(role: str) -> None:
 
 
 def traceparent_of(raw: bytes | None) -> bytes | None:
-    """A header's value, where it is one."""
-    return raw if raw is not None and _TRACEPARENT.fullmatch(raw) else None
+    """A header's value, where it is one; of a later version what we know of it, as version 00 (Trace Context 4.3)."""
+    if raw is None or not _TRACEPARENT.fullmatch(raw) or (raw.startswith(b"00") and len(raw) != _KNOWN):
+        return None
+    return b"00" + raw[2:_KNOWN]
 
 
 class Event(Struct, frozen=True):

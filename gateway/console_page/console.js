@@ -44,9 +44,17 @@ const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Call `look` every so often while the page is seen; what goes wrong is shown where it belongs, and tried again. */
 async function repeat(section, ms, look) {
+  let failed = false;  // what a click failed with stays to be read
   for (;;) {
     if (document.visibilityState === "visible") {
-      try { await look(); problemOf(section); } catch (error) { problemOf(section, error); }
+      try {
+        await look();
+        if (failed) problemOf(section);
+        failed = false;
+      } catch (error) {
+        problemOf(section, error);
+        failed = true;
+      }
     }
     await sleep(ms);
   }
@@ -96,6 +104,7 @@ function uploadItem(upload) {
 }
 
 async function saveErrors(upload) {
+  problemOf($("#uploads"));
   try {
     const answer = await call(`/uploads/${upload.token}/errors`, { headers: { Accept: "application/x-ndjson" }, signal: undefined });
     const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${upload.upload_id}-refused.ndjson` });
