@@ -311,7 +311,7 @@ def test_refused_rows_are_fetched_and_sent_back_on_the_command_line(pipeline: Pi
     assert "accepted 2,100, repeated 0, refused 1" in said
     assert "refused.ndjson line 2101: /row malformed_json" in said
     file.write_bytes(body(*wrong[:-1], put_right(lines[-1], total_amount="10.00")))
-    said = json.loads(run("correct", str(file), "--wait", "--json", code=0).splitlines()[0])  # a slow answer is told below
+    said = json.loads(run("correct", str(file), "--wait", "--json", code=0).splitlines()[0])  # others wait
     assert (said["refused"], said["upload"]["state"], said["upload"]["rows"]["corrected"]) == (0, "completed", 2_101)
     assert said["accepted"] + said["repeated"] == 2_101
     assert "completed, 1 of 1 chunks" in run("show", code=0)
