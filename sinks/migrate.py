@@ -33,6 +33,8 @@ def migrate(database_url: str) -> list[str]:
 
 def _take(db: psycopg.Connection[Any], role: str) -> None:
     """Let us work as `role`, as sinks do: since PostgreSQL 16 who makes a role may grant it, and cannot take it."""
+    if db.info.server_version < 160_000:
+        return
     granted = db.execute(
         "SELECT pg_has_role(%s, 'MEMBER WITH ADMIN OPTION') AND NOT pg_has_role(%s, 'SET')", [role, role]
     )

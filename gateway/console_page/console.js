@@ -3,7 +3,7 @@
 const LISTED = 50;
 const $ = (selector, within = document) => within.querySelector(selector);
 const number = new Intl.NumberFormat("en");
-const AWAY = "The gateway cannot be reached. This page goes on trying.";
+const LOOKED_THROUGH = 1_000;  // held prices, so that a page that is open costs little however many there were
 const PATIENCE_MS = 10_000, DECIDED_MS = 60_000;
 const SILENT_MS = 40_000;  // of a stream that says something every 15 s
 let base = "", key = "";
@@ -19,6 +19,11 @@ function el(name, attributes = {}, ...children) {
   return made;
 }
 
+/** What the browser says of a connection that broke, or took too long, in our words. */
+function away() {
+  throw new Error("The gateway cannot be reached.");
+}
+
 /** The API's answer; throws an Error with the problem's detail (RFC 9457). */
 async function call(path, { body, headers, ...rest } = {}) {
   const json = body === undefined ? {} : { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
@@ -26,20 +31,17 @@ async function call(path, { body, headers, ...rest } = {}) {
     headers: { "X-API-Key": key, Accept: "application/json", ...json, ...headers },
     body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
     signal: AbortSignal.timeout(PATIENCE_MS), ...rest,
-  }).catch(() => { throw new Error(AWAY); });
+  }).catch(away);
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   throw new Error(problem.detail ?? `the gateway answered ${answer.status}`);
 }
 
-const get = async (path) => (await call(path)).json();
+const get = async (path) => (await call(path)).json().catch(away);
 const badge = (word) => el("span", { class: `badge ${word}` }, word.replaceAll("_", " "));
 const dated = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 const time = (moment) => el("time", { datetime: moment }, dated.format(new Date(moment)));
-// What the browser says of a connection is a DOMException where it took too long, a TypeError where it broke.
-const problemOf = (section, error) => {
-  $(".problem", section).textContent = !error ? "" : error instanceof DOMException ? AWAY : error.message;
-};
+const problemOf = (section, error) => { $(".problem", section).textContent = error ? error.message : ""; };
 const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
 /** Call `look` every so often while the page is seen; what goes wrong is shown where it belongs, and tried again. */
@@ -107,7 +109,7 @@ async function saveErrors(upload) {
   problemOf($("#uploads"));
   try {
     const answer = await call(`/uploads/${upload.token}/errors`, { headers: { Accept: "application/x-ndjson" }, signal: undefined });
-    const link = el("a", { href: URL.createObjectURL(await answer.blob()), download: `${upload.upload_id}-refused.ndjson` });
+    const link = el("a", { href: URL.createObjectURL(await answer.blob().catch(away)), download: `${upload.upload_id}-refused.ndjson` });
     link.click();
     URL.revokeObjectURL(link.href);
   } catch (error) { problemOf($("#uploads"), error); }
@@ -176,7 +178,7 @@ async function followAlerts() {
         if (event.name === "end") why = JSON.parse(event.data).detail;
       }
       live.textContent = why;
-    } catch (error) { live.textContent = error instanceof TypeError || error instanceof DOMException ? AWAY : error.message; }
+    } catch (error) { live.textContent = error.message; }
     live.classList.remove("on");
     await sleep(pause);
     pause = Math.min(2 * pause, 30000);
@@ -194,7 +196,7 @@ async function* events(stream, silence) {
   const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { value, done } = await heard(silence, () => reader.read());
+    const { value, done } = await heard(silence, () => reader.read()).catch(away);
     if (done) return;
     text += value;
     for (let end; (end = text.indexOf("\n\n")) >= 0; text = text.slice(end + 2)) {
@@ -224,7 +226,7 @@ function heldItem(alert) {
   return item;
 }
 
-/** Held prices, the newest first, until there are as many undecided ones as are shown. */
+/** Held prices, the newest first, until there are as many undecided ones as are shown, or enough was looked through. */
 async function readHeld() {
   const found = [];
   let waiting = 0, cursor = "";
@@ -233,7 +235,8 @@ async function readHeld() {
     found.push(...page.data);
     waiting += page.data.filter((alert) => !alert.decision).length;
     cursor = page.next_cursor ?? "";
-  } while (cursor && waiting < LISTED);
+  } while (cursor && waiting < LISTED && found.length < LOOKED_THROUGH);
+  $("#held .more").hidden = !cursor || waiting >= LISTED;
   return found;
 }
 
@@ -270,7 +273,7 @@ async function decide(alert, decision, item) {
       method: "POST", body: { decision, decided_by: "console", held }, headers: { Accept: "application/x-ndjson" },
       signal: AbortSignal.timeout(DECIDED_MS),
     });
-    const lines = (await answer.text()).trim().split("\n").map((line) => JSON.parse(line));
+    const lines = (await answer.text().catch(away)).trim().split("\n").map((line) => JSON.parse(line));
     const verdict = lines.find((line) => line.type === "verdict");
     $("#held .said").textContent = `${alert.product_id}: ${OUTCOMES[verdict?.status] ?? "sent; what became of it is not known yet"}`;
     if (verdict?.status in OUTCOMES) decided.add(placeOf(alert));

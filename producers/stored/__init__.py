@@ -12,6 +12,7 @@ from psycopg.sql import SQL, Composable, Composed, Identifier, Literal
 
 from schemas.errors import Rejected
 from schemas.rows import Status
+from schemas.values import Invalid, currency_code
 
 DATE: Final = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
 DATE_TIME: Final = rf"{DATE}[Tt ][0-9]{{2}}:[0-9]{{2}}:[0-9]{{2}}(\.[0-9]{{1,6}})?([Zz]|[+-][0-9]{{2}}:[0-9]{{2}})"
@@ -81,9 +82,10 @@ def moment(raw: str) -> datetime:
 
 def currency(raw: str) -> str:
     """An ISO 4217 code. Raises ValueError."""
-    if not (len(raw) == 3 and raw.isascii() and raw.isalpha() and raw.isupper()):
-        raise ValueError
-    return raw
+    try:
+        return currency_code(raw)
+    except Invalid as exc:
+        raise ValueError from exc
 
 
 def day(raw: str) -> datetime:
