@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Annotated, Any, Final
 
+import httpx
 import msgspec
 import typer
 from msgspec import Struct
@@ -15,7 +16,7 @@ from rich.progress import Progress, TaskID
 
 from deploy.as_tenant import PATIENCE_S, ApiKey, Caller, GatewayUrl, Keys, PatienceS, caller
 from deploy.operate import DEFAULT_DATA_DIR, DataDir, Json, bars, errors, say, say_json
-from producers.calls import Patience, accepted
+from producers.calls import Patience, Refused, accepted
 from producers.downloads import download
 from schemas.errors import Misconfigured, Rejected, Unavailable
 from schemas.exports import FORMATS
@@ -67,7 +68,12 @@ def export(
     elif state["state"] == "done":
         say(f"{path}: {state['rows_done']:,} rows, {state['bytes']:,} bytes, SHA-256 {state['sha256']}")
     if state["state"] != "done":
-        say(f"the export failed: {state['reason']}", errors)
+        say(
+            f"the export {state['state']}: {state['reason']}"
+            if state["reason"]
+            else f"the export was {state['state']}",
+            errors,
+        )
         raise typer.Exit(1)
 
 
@@ -104,16 +110,25 @@ async def _export(tenant: Caller, document: dict[str, Any], path: Path, patience
             except Rejected:
                 note.unlink()  # asked again as it is, it would be refused again
                 raise
-            if state["state"] in ("failed", "expired"):  # of the command before: another time may do better
+            if state["state"] in (
+                "failed",
+                "cancelled",
+                "expired",
+            ):  # of the command before: another time may do better
                 state = await _ask(tenant, _noted(note, part, tenant, document))
             state = await _written(tenant, state, progress, Patience(patience))
             if state["state"] == "done":
                 bar = progress.add_task("bytes", total=state["bytes"])
                 url = tenant.url(f"exports/{state['export_id']}/file")
-                await download(
-                    tenant.gateway, url, tenant.auth, part, state["bytes"], state["sha256"],
-                    lambda have: progress.update(bar, completed=have), Patience(patience),
-                )  # fmt: skip
+                try:
+                    await download(
+                        tenant.gateway, url, tenant.auth, part, state["bytes"], state["sha256"],
+                        lambda have: progress.update(bar, completed=have), Patience(patience),
+                    )  # fmt: skip
+                except Refused as exc:
+                    if exc.status == httpx.codes.GONE:  # the same command asks for another
+                        note.unlink()
+                    raise
                 part.replace(path)
     note.unlink(missing_ok=True)
     return state

@@ -131,6 +131,7 @@ def _routes() -> list[Route]:
         *_both(BASE + "/exports", exports.create_export, "POST"),
         *_both(BASE + "/exports", exports.list_exports, "GET"),
         *_both(BASE + "/exports/{export_id}", exports.show_export, "GET"),
+        *_both(BASE + "/exports/{export_id}", exports.cancel_export, "DELETE"),
         *_both(BASE + "/exports/{export_id}/file", download_export, "GET"),
         *_both(admin.BASE, admin.Tenants),
         *_both(admin.BASE + "/{tenant_id:str}", admin.OneTenant),

@@ -54,8 +54,13 @@ CODES: Final = {
         "upload_completed": "The upload was completed with another number of chunks.",
     },
     410: {
+        "export_cancelled": "The export was cancelled.",
         "export_expired": "The export's file has been removed.",
+        "file_gone": "The export's file is not in its store any more.",
         "upload_expired": "The upload's time is over; what was applied stays.",
+    },
+    412: {
+        "other_file": "If-Match names another file than there is.",
     },
     413: {
         "body_too_large": "The body has too many bytes, perhaps only after decompression.",
@@ -96,7 +101,7 @@ CODES: Final = {
     503: {
         "kafka_unavailable": "Kafka did not acknowledge: whether it was taken is unknown. Send it again, under the same"
         " Idempotency-Key where there is one.",
-        "file_unavailable": "The export's file is not where this gateway looks for it.",
+        "file_unavailable": "The store of exports' files cannot be read.",
         "overloaded": "Too many bytes are being taken in right now.",
         "reads_unavailable": "PostgreSQL does not answer, or not in time beside other reads.",
         "too_many_streams": "Too many answers are being streamed right now.",

@@ -37,6 +37,8 @@ async def download_export(request: Request) -> Response:
     match known.state:
         case "expired":
             raise Problem(410, "export_expired", "the file has been removed; ask for another export")
+        case "cancelled":
+            raise Problem(410, "export_cancelled", "the export was cancelled; ask for another")
         case "failed":
             raise Problem(409, "export_failed", f"there is no file: {known.reason}")
         case "queued" | "running":
@@ -48,7 +50,10 @@ async def download_export(request: Request) -> Response:
         "Cache-Control": "private, no-cache",
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(known.sha256 or '')).decode()}:",
     }
-    if _has(request, etag):
+    given = request.headers.get("if-match")
+    if given is not None and not {"*", etag} & _tags(given):  # RFC 9110, section 13.1.1
+        raise Problem(412, "other_file", f"the file is {etag} now, and none that If-Match names")
+    if {"*", etag} & {tag.removeprefix("W/") for tag in _tags(request.headers.get("if-none-match", ""))}:
         return Response(status_code=304, headers=headers)
     name = file_name(tenant_id, str(known.export_id), known.attempt, known.format, gzip=known.gzip)
     return await _file(request.state.files, name, known, headers)
@@ -57,10 +62,14 @@ async def download_export(request: Request) -> Response:
 async def _file(files: Files, name: str, known: Row, headers: dict[str, str]) -> Response:
     try:
         found = await files.stat(name)
+    except FileNotFoundError as exc:
+        detail = "the file is not in its store any more: somebody removed it; ask for another export"
+        raise Problem(410, "file_gone", detail) from exc
     except OSError as exc:
-        raise _missing() from exc
+        detail = "the store of files (TILLSTREAM_EXPORTS_URL) cannot be read; sinks and gateways share one"
+        raise Problem(503, "file_unavailable", detail, retry_after=30) from exc
     if found.st_size != known.bytes:
-        raise _missing()
+        raise Problem(410, "file_gone", "the file in its store is another than was written; ask for another export")
     return Download(files, name, found, known, headers)
 
 
@@ -109,12 +118,5 @@ class _BadRange(Exception):
         self.status = status
 
 
-def _missing() -> Problem:
-    detail = "the file is not where this gateway looks for it (TILLSTREAM_EXPORTS_URL); sinks and gateways share one"
-    return Problem(503, "file_unavailable", detail, retry_after=30)
-
-
-def _has(request: Request, etag: str) -> bool:
-    """Whether If-None-Match names what the client has (RFC 9110, section 13.1.2)."""
-    known: set[Any] = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    return bool(known & {etag, "*"})
+def _tags(header: str) -> set[str]:
+    return {tag.strip() for tag in header.split(",")}

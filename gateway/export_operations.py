@@ -66,10 +66,18 @@ EXPORTS: Final = {
         codes=(*_READ, "unknown_export"),
         security=KEYS,
     ),
+    f"DELETE {_ONE}": Operation(
+        "cancel_export",
+        "Exports",
+        answers={202: Said("Kafka has acknowledged; one that had ended without a file stays as it was.",
+                           {JSON: Content(ExportState)}, ("Cache-Control",))},
+        codes=(*_READ, "unknown_export", "kafka_unavailable"),
+        security=KEYS,
+    ),
     f"GET {_ONE}/file": Operation(
         "download_export",
         "Exports",
-        parameters=("Range", "If-Range", "If-None-Match"),
+        parameters=("Range", "If-Range", "If-Match", "If-None-Match"),
         answers={
             200: Said("The file.", _BODY, (*_FILE, "Accept-Ranges", "Content-Disposition", "Last-Modified")),
             206: Said(
@@ -80,8 +88,8 @@ EXPORTS: Final = {
             304: Said("If-None-Match names what the client has.", {}, _FILE),
         },
         codes=(
-            *_READ, "unknown_export", "export_expired", "export_failed", "export_not_done", "file_unavailable",
-            "range_not_satisfiable",
+            *_READ, "unknown_export", "export_cancelled", "export_expired", "export_failed", "export_not_done",
+            "file_gone", "file_unavailable", "other_file", "range_not_satisfiable",
         ),
         headers=("Content-Range",),
         security=KEYS,

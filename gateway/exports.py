@@ -24,14 +24,15 @@ from gateway.upload_state import DATE_TIME
 from producers import stored
 from schemas import codec, envelope, topics
 from schemas.errors import Rejected, Unavailable
-from schemas.exports import EXPORT_REQUESTED, MAX_OPEN
+from schemas.exports import EXPORT_CANCELLED, EXPORT_REQUESTED, MAX_OPEN
 
-State = Literal["queued", "running", "done", "failed", "expired"]
+State = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 _NOT_CACHED: Final = {"Cache-Control": "no-store"}
 _MOST: Final = 100
 _COLUMNS: Final = """
-SELECT export_id, entity, format, gzip, filters, state, attempt, reason, rows_done, rows_total, bytes, sha256,
-       requested_at, started_at, finished_at, expires_at, now() AS at
+SELECT export_id, entity, format, gzip, filters, attempt, reason, rows_done, rows_total, bytes, sha256,
+       requested_at, started_at, finished_at, expires_at, now() AS at,
+       CASE WHEN state = 'done' AND expires_at <= now() THEN 'expired' ELSE state END AS state
 FROM exports WHERE tenant_id = %s
 """
 _ONE: Final = _COLUMNS + "AND export_id = %s"
@@ -172,7 +173,7 @@ async def create_export(request: Request) -> Response:
         "requested_at": time.time_ns() // 1000,
         "filters": [{"name": name, "value": value} for name, value in pairs],
     }
-    await _publish(request, tenant_id, export_id, record)
+    await _publish(request, tenant_id, export_id, EXPORT_REQUESTED, record)
     return json(202, ExportState(export_id, "queued"), headers)
 
 
@@ -191,6 +192,23 @@ async def show_export(request: Request) -> Response:
     filters.none(request.query_params)
     known = await asked_for(request, tenant_id)
     return json(200, known if isinstance(known, ExportState) else known.shown(), _NOT_CACHED)
+
+
+async def cancel_export(request: Request) -> Response:
+    """Cancel an export that waits or runs, or remove the file of one that is done.
+
+    202 once Kafka has acknowledged, with the state that a sink brings about.
+    """
+    tenant_id = authenticated(request).tenant_id
+    filters.none(request.query_params)
+    known = await asked_for(request, tenant_id)
+    shown = known.shown() if isinstance(known, Row) else known
+    if shown.state in ("queued", "running", "done"):
+        record = {"tenant_id": tenant_id, "export_id": shown.export_id, "cancelled_at": time.time_ns() // 1000}
+        event_id = envelope.event_id(request.state.settings.secret, tenant_id, UUID(shown.export_id), "cancel")
+        await _publish(request, tenant_id, event_id, EXPORT_CANCELLED, record)
+        shown.state = "expired" if shown.state == "done" else "cancelled"
+    return json(202, shown, _NOT_CACHED)
 
 
 async def asked_for(request: Request, tenant_id: str) -> Row | ExportState:
@@ -219,22 +237,23 @@ async def _must_have_room(db: Db, tenant_id: str) -> None:
         raise Problem(429, "too_many_exports", detail, retry_after=5)
 
 
-async def _publish(request: Request, tenant_id: str, export_id: str, record: codec.Record) -> None:
+async def _publish(request: Request, tenant_id: str, event_id: str, type_: str, record: codec.Record) -> None:
     """Return once Kafka has acknowledged. Raises Problem 503 for an unknown outcome."""
-    state, value = request.state, codec.encode(EXPORT_REQUESTED, record)
+    state, value = request.state, codec.encode(type_, record)
     headers = envelope.headers_of(
-        event_id=export_id,
-        type=EXPORT_REQUESTED,
+        event_id=event_id,
+        type=type_,
         source="gateway",
-        accepted_ms=record["requested_at"] // 1000,
+        accepted_ms=time.time_ns() // 1_000_000,
         rows=0,
         value=value,
-        traceparent=traces.traceparent(request.scope),
+        traceparent=(traceparent := traces.traceparent(request.scope)),
         body_hash=hashlib.sha256(value).hexdigest(),
     )
     topic = state.settings.named(topics.EXPORTS)
     try:
-        await state.producer.send(topic, topics.partition_key(tenant_id), value, headers)
+        sent = state.producer.send(topic, topics.partition_key(tenant_id), value, headers)
+        await traces.follow(sent, traceparent, topic, event_id, tenant_id)
     except Unavailable as exc:
         raise unavailable(str(exc)) from exc
 

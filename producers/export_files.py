@@ -41,7 +41,7 @@ class Files(Protocol):
         """Remove the files whose names begin so, `tenant/export.`, unfinished ones too; none is no error."""
 
     async def stat(self, name: str) -> os.stat_result:
-        """Size and time of a file."""
+        """Size and time of a file. Raises FileNotFoundError where the store is there and lacks it."""
 
     def open(self, name: str) -> AbstractAsyncContextManager[Opened]:
         """A file, to be read. Whoever reads one that is removed reads it to its end, or is told."""
@@ -77,6 +77,8 @@ class Folder:
 
     async def stat(self, name: str) -> os.stat_result:
         """See Files."""
+        if not self._path.is_dir():
+            raise NotADirectoryError(f"there is no folder {self._path}")
         return (self._path / name).stat()
 
     @asynccontextmanager
@@ -95,7 +97,7 @@ class Bucket:
         """Raises Misconfigured where the library is missing, or the variables make no sense."""
         try:
             import obstore
-            from obstore.exceptions import BaseError
+            from obstore.exceptions import BaseError, NotFoundError
             from obstore.store import from_url
         except ImportError as exc:
             raise Misconfigured(f"for exports in {url}: pip install 'tillstream[s3]'") from exc
@@ -103,7 +105,7 @@ class Bucket:
             self._library, self._store = obstore, from_url(url)
         except BaseError as exc:
             raise Misconfigured(f"TILLSTREAM_EXPORTS_URL={url}: {_first_line(exc)}") from exc
-        self._error = BaseError
+        self._error, self._not_found = BaseError, NotFoundError
 
     def put(self, name: str, chunks: Iterable[bytes]) -> None:
         """See Files. What a killed process has sent is no file; the bucket's own rule for such parts removes them."""
@@ -127,6 +129,8 @@ class Bucket:
         """See Files."""
         try:
             found = await self._library.head_async(self._store, name)
+        except self._not_found as exc:
+            raise FileNotFoundError(_first_line(exc)) from exc
         except self._error as exc:
             raise OSError(_first_line(exc)) from exc
         time = found["last_modified"].timestamp()

@@ -1,11 +1,14 @@
-"""What gateways and sinks agree on about exports: the event's type, its bounds, and what a file is called."""
+"""What gateways and sinks agree on about exports: the events' types, its bounds, and what a file is called."""
 
 from typing import Final
 
 EXPORT_REQUESTED: Final = "tillstream.export-requested.v1"
+EXPORT_CANCELLED: Final = "tillstream.export-cancelled.v1"
 FORMATS: Final = ("csv", "ndjson")
 MAX_OPEN: Final = 5
-"""Exports of a tenant that wait or run at a time."""
+"""Exports of a tenant that wait or run at a time, as far as gateways can count them."""
+MOST_OPEN: Final = 50
+"""Beyond so many a sink lets a request fail: gateways that are asked at the same time do not see each other's."""
 KEPT_H: Final = 72
 """Hours for which a file can be downloaded."""
 

@@ -111,6 +111,11 @@ UNSETTLED = Gauge(
     "Accepted messages since this sink took the partition, less their lines in the ledger: those in flight.",
     ["topic"],
 )
+UNSETTLED_SECONDS = Gauge(
+    "tillstream_unsettled_seconds",
+    "How long the first of those in flight has been the first of its partition.",
+    ["topic"],
+)
 UNACCOUNTED = Counter(
     "tillstream_unaccounted_messages_total",
     "Accepted messages that have no line in the ledger though later ones have had theirs for long: the law is broken.",
@@ -126,6 +131,8 @@ REFRESHED_AT = Gauge(
     "Unix time at which this sink last brought daily metrics up to date, or began to.",
 )
 EXPORTS_ENDED = Counter("tillstream_exports_total", "Exports that ended, done or failed.", ["state"])
+EXPORTS_OPEN = Gauge("tillstream_exports_open", "Exports that are queued or run, of all sinks together.", ["state"])
+EXPORTS_WAIT = Gauge("tillstream_exports_wait_seconds", "How long the oldest queued export has waited.")
 REGISTRY_WAITS = Counter(
     "tillstream_registry_waits_total", "Times a message waited for the schema registry to come back."
 )

@@ -52,13 +52,12 @@ def traceparent_of(raw: bytes | None) -> bytes | None:
 
 
 class Event(Struct, frozen=True):
-    """What an event of a sampled trace is known by; `rows` where they are counted."""
+    """What an event of a sampled trace is known by."""
 
     traceparent: bytes
     topic: str
     event_id: str
     tenant_id: str
-    rows: int | None = None
 
 
 class Request:
@@ -97,12 +96,13 @@ def event_of(headers: Headers | None, at: Position, key: bytes | None) -> Event 
     return None
 
 
-def done(what: str, began_ns: int, event: Event) -> None:
-    """Log that something was done with an event, and send its span, from `began_ns` (Unix time) until now."""
+def done(what: str, began_ns: int, event: Event, **outcome: str | int) -> None:
+    """Log that something was done with an event, and send its span, from `began_ns` (Unix time) until now.
+
+    `outcome` says what became of it, and of its rows.
+    """
     now_ns = time.time_ns()
-    said: dict[str, Any] = {"event_id": event.event_id, "tenant_id": event.tenant_id, "topic": event.topic}
-    if event.rows is not None:
-        said["rows"] = event.rows
+    said: dict[str, Any] = {"event_id": event.event_id, "tenant_id": event.tenant_id, "topic": event.topic, **outcome}
     took_ms = round((now_ns - began_ns) / 1e6, 3)
     _events.info(what, extra={**said, "trace_id": event.traceparent[3:35].decode(), "took_ms": took_ms})
     if _tracer is not None:

@@ -27,7 +27,7 @@ from schemas.ids import uuid5
 from schemas.rows import as_json, natural_id
 from schemas.tracing import Event
 from sinks import meaning, policies, uploads
-from sinks.exports.requests import Asked
+from sinks.exports.requests import Asked, Cancelled
 
 StagedRow = tuple[Any, ...]
 PG_EPOCH_US: Final = 946_684_800_000_000
@@ -88,8 +88,8 @@ class Batch:
 
     `folded` are StockOutcomes, `judged` PriceVerdictBatches, `levels` the last value of each key of `stock.levels`.
     `letters` are rows of the table of dead letters, `notes` of that of redrives, `exports` requests for exports,
-    `traced` the events whose traces are sampled. `up_to` is when the newest source message of a partition was appended,
-    in ms, by topic and partition.
+    `traced` the events whose traces are sampled, each with which of these it is. `up_to` is when the newest source
+    message of a partition was appended, in ms, by topic and partition.
     """
 
     messages: list[Message] = field(default_factory=list)
@@ -99,9 +99,9 @@ class Batch:
     judged: list[codec.Record] = field(default_factory=list)
     levels: dict[bytes, bytes] = field(default_factory=dict)
     letters: list[dict[str, Any]] = field(default_factory=list)
-    exports: list[Asked] = field(default_factory=list)
+    exports: list[Asked | Cancelled] = field(default_factory=list)
     notes: list[codec.Record] = field(default_factory=list)
-    traced: list[Event] = field(default_factory=list)
+    traced: list[tuple[Event, Message | codec.Record | None]] = field(default_factory=list)
     up_to: dict[tuple[str, int], int] = field(default_factory=dict)
 
 

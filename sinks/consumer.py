@@ -22,7 +22,7 @@ from schemas.settings import Settings
 from sinks import faults, offsets, writer
 from sinks.batch import Batch
 from sinks.connection import Connection, Stopped
-from sinks.counting import count
+from sinks.counting import count, outcome_of
 from sinks.intake import Intake
 from sinks.law import Law
 from sinks.offsets import Move
@@ -251,8 +251,8 @@ class Sink:
             self._lag.done((record.topic(), record.partition()), record.offset(), record.timestamp()[1] / 1000)
         self._law.settle(batch)
         count(batch)
-        for event in batch.traced:
-            tracing.done("write", began_ns, event)
+        for event, what in batch.traced:
+            tracing.done("write", began_ns, event, **outcome_of(what))
 
     def _moves(self, records: list[confluent_kafka.Message], batch: Batch) -> list[Move]:
         ends = {(record.topic(), record.partition()): record.offset() + 1 for record in records}

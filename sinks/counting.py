@@ -4,12 +4,12 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from schemas import metrics, topics
+from schemas import codec, metrics, topics
 from schemas.movements import MOVEMENT
 from schemas.price_events import PRICE
 from schemas.rows import ENTITIES
 from sinks import ledger
-from sinks.batch import Batch
+from sinks.batch import Batch, Message
 
 _NAMES: Final = ("applied", "superseded", "duplicate", "rejected")
 _ENTITIES: Final = {entity.type: entity.name for entity in (*ENTITIES.values(), MOVEMENT, PRICE)}
@@ -40,6 +40,22 @@ def count(batch: Batch) -> None:
         tenant = metrics.TOP.of(repeated["tenant_id"], repeated["rows"])
         entity = _ENTITIES.get(repeated["type"], _UNKNOWN)
         metrics.ROWS_WRITTEN.labels(entity, repeated["kind"], tenant).inc(repeated["rows"])
+
+
+def outcome_of(what: Message | codec.Record | None) -> dict[str, str | int]:
+    """What became of a message, of movements, of prices or of what streams did not send on, and of its rows."""
+    match what:
+        case None:
+            return {}
+        case Message():
+            outcome, rows, *numbers = ledger.counts(what)
+        case {"kind": outcome, "rows": rows}:
+            numbers = []
+        case {"movements": _}:
+            outcome, (rows, *numbers) = "applied", ledger.folded_counts(what)
+        case _:
+            outcome, (rows, *numbers) = "applied", ledger.judged_counts(what)
+    return {"outcome": outcome, "rows": rows, **dict(zip(_NAMES, numbers, strict=False))}
 
 
 def _count(tenant_id: str, type_: str, numbers: Iterable[int]) -> str:

@@ -44,7 +44,7 @@ class Intake:
         self._dead_letters = settings.named(topics.DEAD_LETTERS)
         self._exports = settings.named(topics.EXPORTS)
         self._redrives = settings.named(topics.REDRIVES)
-        self._of_events = {self._outcomes, self._verdicts, settings.named(topics.INGESTION_UNIQUE)}
+        self._of_events = {self._outcomes, self._verdicts, self._exports, settings.named(topics.INGESTION_UNIQUE)}
         self._breaker = Breaker(1.0 if again else settings.dead_letter_limit, "this sink")
         self.policies = InForce()
 
@@ -58,7 +58,7 @@ class Intake:
         newest: dict[int, bytes] = {}
         for record in records:
             at = Position(record.topic(), record.partition(), record.offset(), record.timestamp()[1])
-            said: codec.Record | None = None
+            said: codec.Record | Message | None = None
             match at.topic:
                 case self._levels:
                     if level := _take_level(batch, record):
@@ -83,11 +83,13 @@ class Intake:
                 case self._redrives:
                     batch.notes += redrives.read(record)
                 case _:
-                    message = self._take_message(batch, record, at)
+                    said = message = self._take_message(batch, record, at)
                     if message.refused is not None:
                         refused.append((record, message.refused, at, message.envelope.src))
             if at.topic in self._of_events and (event := tracing.event_of(record.headers(), at, record.key())):
-                batch.traced.append(replace(event, event_id=said["event_id"]) if said else event)
+                if isinstance(said, dict):
+                    event = replace(event, event_id=said["event_id"])
+                batch.traced.append((event, said))
         verdicts = [
             (message.tenant_id, message.refused.code if message.refused else None) for message in batch.messages
         ]

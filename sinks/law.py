@@ -37,6 +37,8 @@ class Settled:
         self.low = low
         self.above: set[int] = set()
         self._seen, self._looks = low, 0
+        self.stands = 0
+        """Looks since the first message without a line became the first."""
 
     def settle(self, offset: int) -> None:
         """This message has its line."""
@@ -58,7 +60,11 @@ class Settled:
     def overdue(self, end: int, patience: int = PATIENCE_LOOKS) -> bool:
         """Whether at so many looks what is at `low` had no line; call it once a look."""
         stuck = self.low < end and self.low == self._seen
-        self._seen, self._looks = self.low, self._looks + 1 if stuck else 0
+        self._seen, self._looks, self.stands = (
+            self.low,
+            self._looks + 1 if stuck else 0,
+            self.stands + 1 if stuck else 0,
+        )
         due = self._looks >= patience or len(self.above) > _MOST_ABOVE
         self._looks = 0 if due else self._looks
         return due
@@ -97,6 +103,7 @@ class Law:
         with self._lock:
             self._settled = {(self._settings.named(topic), n): Settled() for topic in _SOURCES for n in numbers}
         metrics.UNSETTLED.clear()
+        metrics.UNSETTLED_SECONDS.clear()
         self._wake.set()
 
     def settle(self, batch: Batch) -> None:
@@ -120,6 +127,7 @@ class Law:
             watched = dict(self._settled)
         ends = self._ends(list(watched))
         in_flight: dict[str, int] = defaultdict(int)
+        stands: dict[str, int] = defaultdict(int)
         for at, settled in watched.items():
             topic = at[0].removeprefix(self._settings.prefix)
             with self._lock:
@@ -129,8 +137,10 @@ class Law:
                 overdue = settled.overdue(ends[at], PATIENCE_LOOKS) and self._lag.longest_s < _BEHIND_S
             if overdue:
                 self._judge(at, settled, topic)
+            stands[topic] = max(stands[topic], settled.stands)
         for topic, number in in_flight.items():
             metrics.UNSETTLED.labels(topic).set(number)
+            metrics.UNSETTLED_SECONDS.labels(topic).set(stands[topic] * _LOOK_S)
 
     def _judge(self, at: Partition, settled: Settled, topic: str) -> None:
         """Whether there is a message where a line is missing: a transaction's marker takes an offset too.

@@ -38,7 +38,8 @@ def install(app: App, partitions: int) -> None:
             with app.steps.of(event, stream.ack) as step:
                 seen = seen_events.of(step)
                 if not dedup.fenced(seen, step.at.offset):
-                    metrics.STEPS.labels(topics.INGESTION, _unique(step, seen, partitions)).inc()
+                    step.decision = _unique(step, seen, partitions)
+                    metrics.STEPS.labels(topics.INGESTION, step.decision).inc()
                     dedup.advance_fence(seen, step.at.offset, app.sources.ids[step.at.topic], partitions)
             await app.steps.room()
 

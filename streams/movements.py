@@ -54,7 +54,8 @@ def install(app: App, partitions: int) -> None:
                 levels = all_levels.of(step)
                 # The fence stays with the levels, which are kept for ever: what it covers is in them.
                 if not dedup.fenced(levels, step.at.offset):
-                    metrics.STEPS.labels(topics.STOCK, _folded(step, levels, seen_events.of(step), partitions)).inc()
+                    step.decision = _folded(step, levels, seen_events.of(step), partitions)
+                    metrics.STEPS.labels(topics.STOCK, step.decision).inc()
                     dedup.advance_fence(levels, step.at.offset, app.sources.ids[step.at.topic], partitions)
             await app.steps.room()
 

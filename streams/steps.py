@@ -67,6 +67,8 @@ class Step:
     sent_bytes: int = 0
     refused: str | None = None
     """The code under which the message is dead-lettered."""
+    decision: str = "known"
+    """What became of it; one from before the fence is known."""
 
     def changes_of(self, table: str) -> Changes:
         """The changes of a table, to be added to."""
@@ -252,7 +254,8 @@ def _merged(steps: list[Step]) -> dict[str, Changes]:
 def _trace(step: Step) -> None:
     """Say of a message whose trace is sampled that it has been processed."""
     if (event := tracing.event_of(step.event.message.headers, step.at, step.event.message.key)) is not None:
-        tracing.done("process", step.began_ns, event)
+        refused = {} if step.refused is None else {"code": step.refused}
+        tracing.done("process", step.began_ns, event, outcome=step.decision, **refused)
 
 
 def _as_it_is(_: bytes, value: bytes) -> bytes:

@@ -42,7 +42,8 @@ def install(app: App, partitions: int) -> None:
                 prices = current.of(step)
                 # As with stock, the fence stays with what is kept for ever.
                 if not dedup.fenced(prices, step.at.offset):
-                    metrics.STEPS.labels(topics.PRICES, _judged(step, prices, seen_events.of(step), partitions)).inc()
+                    step.decision = _judged(step, prices, seen_events.of(step), partitions)
+                    metrics.STEPS.labels(topics.PRICES, step.decision).inc()
                     dedup.advance_fence(prices, step.at.offset, app.sources.ids[step.at.topic], partitions)
             await app.steps.room()
 

@@ -55,8 +55,12 @@ class Exporter(Reader):
     def state(self, export_id: str) -> dict[str, Any]:
         return self.page(f"exports/{export_id}")
 
+    def cancel(self, export_id: str) -> httpx.Response:
+        url = f"/api/v1/tenants/{self.tenant}/exports/{export_id}"
+        return self.pipeline.http.delete(url, headers={"X-API-Key": self.key})
+
     def ended(self, export_id: str, as_: str = "done") -> dict[str, Any]:
-        eventually(lambda: self.state(export_id)["state"] in ("done", "failed", "expired"), within=40)
+        eventually(lambda: self.state(export_id)["state"] not in ("queued", "running"), within=40)
         state = self.state(export_id)
         assert state["state"] == as_, state
         return state
@@ -193,8 +197,33 @@ def test_a_file_is_removed_when_its_time_is_over(shop: Exporter) -> None:
     with psycopg.connect(shop.pipeline.settings.database_url) as db:
         db.execute("UPDATE exports SET expires_at = now() WHERE export_id = %s", [export_id])
     eventually(lambda: shop.state(export_id)["state"] == "expired")
-    assert not file.exists()
+    eventually(lambda: not file.exists())
     problem(shop.file(export_id), 410, "export_expired")
+
+
+def test_a_file_that_somebody_removed_is_gone(shop: Exporter, tmp_path: Path) -> None:
+    export_id = shop.begin("products", "csv")
+    etag = f'"{shop.ended(export_id)["sha256"]}"'
+    assert shop.file(export_id, If_Match=f'"x", {etag}').status_code == 200
+    assert shop.file(export_id, If_Match="*").status_code == 200
+    problem(shop.file(export_id, If_Match=f"W/{etag}"), 412, "other_file")
+    [file] = files_of(shop, export_id)
+    file.write_bytes(b"cut off")
+    problem(shop.file(export_id), 410, "file_gone")
+    file.unlink()
+    problem(shop.file(export_id), 410, "file_gone")
+    assert shop.state(export_id)["state"] == "done"
+
+
+def test_a_file_that_nobody_needs_is_removed(shop: Exporter) -> None:
+    export_id = shop.begin("products", "csv")
+    shop.ended(export_id)
+    [file] = files_of(shop, export_id)
+    assert shop.cancel(export_id).json()["state"] == "expired"
+    eventually(lambda: not file.exists())
+    problem(shop.file(export_id), 410, "export_expired")
+    assert shop.cancel(export_id).json()["state"] == "expired"
+    problem(Exporter(shop.pipeline).cancel(export_id), 404, "unknown_export")
 
 
 def files_of(exporter: Exporter, export_id: str) -> list[Path]:
@@ -252,7 +281,7 @@ def test_files_may_lie_in_a_bucket(bucket: str, tmp_path: Path) -> None:
         with psycopg.connect(pipeline.settings.database_url) as db:
             db.execute("UPDATE exports SET expires_at = now() WHERE export_id = %s", [export_id])
         eventually(lambda: exporter.state(export_id)["state"] == "expired")
-        assert not list(obstore.list(obstore.store.from_url(bucket)).collect())
+        eventually(lambda: not list(obstore.list(obstore.store.from_url(bucket)).collect()))
 
 
 # On the command line
@@ -386,3 +415,28 @@ def test_a_writer_that_is_killed_is_followed_by_another(gated: tuple[Exporter, C
     assert "the file store: " in other.ended(export_id, "failed")["reason"]
     problem(other.file(export_id), 409, "export_failed")
     assert sinks.restarts == 1
+
+
+def test_what_waits_or_runs_is_cancelled(gated: tuple[Exporter, Callable[[], object]]) -> None:
+    exporter, _ = gated  # which stays shut
+    pipeline = exporter.pipeline
+    running = exporter.begin("products", "ndjson", gzip=True)
+    eventually(lambda: exporter.state(running)["state"] == "running")
+    waiting = exporter.begin("customers", "csv")
+
+    def shown(name: str) -> float:
+        text = httpx.get(pipeline.urls["sinks"].replace("readyz", "metrics")).text
+        return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith(f"tillstream_{name} "))
+
+    eventually(lambda: (shown('exports_open{state="queued"}'), shown('exports_open{state="running"}')) == (1, 1))
+    eventually(lambda: shown("exports_wait_seconds") > 1)
+    for export_id in (waiting, running):
+        assert exporter.cancel(export_id).json()["state"] == "cancelled"
+        eventually(lambda export_id=export_id: exporter.state(export_id)["state"] == "cancelled")
+        problem(exporter.file(export_id), 410, "export_cancelled")
+    eventually(lambda: not psutil.Process(pipeline.children["sinks"].pid).children())
+    eventually(lambda: not files_of(exporter, running))
+    exporter.ended(exporter.begin("customers", "csv"))
+    eventually(lambda: (shown('exports_open{state="queued"}'), shown("exports_wait_seconds")) == (0, 0))
+    assert shown('exports_total{state="failed"}') == 0
+    assert exporter.state(waiting)["expires_at"] is exporter.state(running)["expires_at"] is None

@@ -66,12 +66,22 @@ def test_a_sampled_trace_is_logged_by_every_process_and_another_by_none(own_pipe
         json={"product_id": "P", "kind": "received", "quantity": 1},
         headers={"X-API-Key": key, "traceparent": SAMPLED},
     ).json()["event_ids"][0]
+    export = own_pipeline.http.post(
+        f"/api/v1/tenants/{tenant}/exports",
+        json={"entity": "orders", "format": "csv"},
+        headers={"X-API-Key": key, "traceparent": SAMPLED},
+    ).json()["export_id"]
     own_pipeline.drained()
+    for role, what in (("gateway", "produce"), ("sinks", "write")):
+        [line] = eventually(lambda role=role: lines(own_pipeline, role, export))
+        assert (line["message"], line["trace_id"]) == (what, TRACE)
     for event_id in (seen, stock):
         for role, what in zip(ROLES, ("produce", "process", "write"), strict=True):
             [line] = eventually(lambda role=role, event_id=event_id: lines(own_pipeline, role, event_id))
             assert (line["message"], line["tenant_id"], line["trace_id"]) == (what, tenant, TRACE)
             assert line["took_ms"] > 0
+            assert line.get("outcome") == {"produce": None, "process": "new", "write": "applied"}[what], line
+            assert (line.get("rows"), line.get("applied")) == ((1, 1) if what == "write" else (None, None))
     for role in ROLES:
         assert lines(own_pipeline, role, unseen) == lines(own_pipeline, role, strange) == []
 

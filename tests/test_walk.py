@@ -59,6 +59,7 @@ CALLS: dict[tuple[str, str], bytes | None] = {
     ("POST", BASE + "/exports"): b'{"entity": "orders", "format": "csv"}',
     ("GET", BASE + "/exports"): None,
     ("GET", BASE + "/exports/{export_id}"): None,
+    ("DELETE", BASE + "/exports/{export_id}"): None,
     ("GET", BASE + "/exports/{export_id}/file"): None,
     ("GET", admin.BASE): None,
     ("POST", admin.BASE): b'{"tenant_id": "new"}',

@@ -81,6 +81,14 @@ OPERATIONS: Final = Dashboard(
             ),
         ),
         Row(
+            "Exports",
+            (
+                Panel("Open exports", {"{{state}}": "max by (state) (tillstream_exports_open)"}),
+                Panel("The oldest queued export waits", {"": "max(tillstream_exports_wait_seconds)"}, "s"),
+                Panel("Ended", {"{{state}}": rate("tillstream_exports_total", "state")}),
+            ),
+        ),
+        Row(
             "Gateways",
             (
                 Panel("Bytes held", {"{{instance}}": 'tillstream_inflight_bytes{role="gateway"}'}, "bytes"),

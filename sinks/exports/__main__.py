@@ -1,11 +1,14 @@
 """The process that writes one export: a line of JSON on stdin says which, lines on stdout say how far it is.
 
-It ends when its stdin does: a worker that was killed leaves none behind.
+It says so even where nothing comes: who hears it can end it. It ends when its stdin does: a worker that was killed
+leaves none behind.
 """
 
 import os
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
@@ -20,16 +23,24 @@ from sinks import faults
 from sinks.exports.copying import Export, Written, write
 
 _NICENESS: Final = 10
+_TOLD_S: Final = 0.5
 
 
 class Said(Struct, omit_defaults=True):
-    """A line on stdout: progress, or the last word, which is `written`, `failed` (why) or `away` (what is)."""
+    """A line on stdout: progress, or the last word, which is `written`, `failed` (why) or `away` (what is).
+
+    `total` is 0 until the rows are counted.
+    """
 
     rows: int = 0
     total: int = 0
     written: Written | None = None
     failed: str = ""
     away: str = ""
+
+    @property
+    def is_last(self) -> bool:
+        return self.written is not None or bool(self.failed or self.away)
 
 
 def main() -> None:
@@ -40,12 +51,8 @@ def main() -> None:
     export = msgspec.json.decode(sys.stdin.buffer.readline(), type=Export)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        written = write(
-            settings.database_url,
-            files_at(settings.exports_url),
-            export,
-            lambda rows, total: _say(Said(rows=rows, total=total)),
-        )
+        with _telling() as tell:
+            written = write(settings.database_url, files_at(settings.exports_url), export, tell)
         _say(Said(written=written))
     except psycopg.errors.QueryCanceled:
         _say(Said(failed="it took longer than an hour; narrow it with filters"))
@@ -56,6 +63,27 @@ def main() -> None:
         _say(Said(failed=f"the file store: {exc.strerror or exc}"))
     except Rejected as exc:
         _say(Said(failed=exc.detail))
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[int, int], None]]:
+    """Says twice a second what the block told it last."""
+    said, over = Said(), threading.Event()
+
+    def told(rows: int, total: int) -> None:
+        said.rows, said.total = rows, total
+
+    def say() -> None:
+        while not over.wait(_TOLD_S):
+            _say(said)
+
+    thread = threading.Thread(target=say, daemon=True)
+    thread.start()
+    try:
+        yield told
+    finally:
+        over.set()
+        thread.join()
 
 
 def _say(said: Said) -> None:

@@ -1,4 +1,4 @@
-"""Requests for exports, from the topic into the table."""
+"""Requests for exports, and that one is cancelled, from the topic into the table."""
 
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
@@ -11,7 +11,7 @@ from psycopg.types.json import Jsonb
 from producers import stored
 from schemas import codec, topics
 from schemas.errors import Rejected, Undecodable
-from schemas.exports import EXPORT_REQUESTED, KEPT_H, MAX_OPEN
+from schemas.exports import EXPORT_CANCELLED, EXPORT_REQUESTED, KEPT_H, MOST_OPEN
 from sinks.sql import statement
 
 _YEAR_2200_US: Final = 7_258_118_400_000_000
@@ -35,12 +35,23 @@ class Asked(Struct):
     filters: Annotated[list[_Filter], Meta(max_length=stored.MAX_FILTERS)]
 
 
-def asked_in(record: confluent_kafka.Message) -> Asked:
+class Cancelled(Struct):
+    """An export that is not needed any more."""
+
+    tenant_id: _Text
+    export_id: UUID
+
+
+_TYPES: Final[dict[str, type[Asked | Cancelled]]] = {EXPORT_REQUESTED: Asked, EXPORT_CANCELLED: Cancelled}
+
+
+def asked_in(record: confluent_kafka.Message) -> Asked | Cancelled:
     """What a record asks for. Raises Rejected."""
-    if dict(record.headers() or ()).get("ce_type") != EXPORT_REQUESTED.encode():
-        raise Undecodable("unknown_type", f"ce_type on this topic is {EXPORT_REQUESTED}")
+    type_ = (dict(record.headers() or ()).get("ce_type") or b"").decode(errors="replace")
+    if type_ not in _TYPES:
+        raise Undecodable("unknown_type", f"ce_type on this topic is one of {', '.join(_TYPES)}")
     try:
-        asked = convert(codec.decode(EXPORT_REQUESTED, record.value()), Asked)
+        asked = convert(codec.decode(type_, record.value()), _TYPES[type_])
     except ValidationError as exc:
         raise Rejected("invalid_value", str(exc)) from exc
     if record.key() != topics.partition_key(asked.tenant_id):
@@ -48,9 +59,12 @@ def asked_in(record: confluent_kafka.Message) -> Asked:
     return asked
 
 
-def store(db: psycopg.Connection[Any], asked: list[Asked]) -> None:
+def store(db: psycopg.Connection[Any], asked: list[Asked | Cancelled]) -> None:
     """Put requests into the table, each once however often it comes."""
     for each in asked:
+        if isinstance(each, Cancelled):
+            db.execute(statement("cancel_export"), {"tenant_id": each.tenant_id, "export_id": each.export_id})
+            continue
         row = {
             "tenant_id": each.tenant_id,
             "export_id": each.export_id,
@@ -59,7 +73,7 @@ def store(db: psycopg.Connection[Any], asked: list[Asked]) -> None:
             "gzip": each.gzip,
             "filters": Jsonb([[one.name, one.value] for one in each.filters]),
             "requested_at": each.requested_at,
-            "max_open": MAX_OPEN,
+            "most_open": MOST_OPEN,
             "kept_h": KEPT_H,
         }
         db.execute(statement("insert_export"), row)

@@ -41,7 +41,7 @@ _REASON: Final = 500
 _LOCK: Final = "SELECT pg_try_advisory_lock(hashtextextended('tillstream export ' || %s, 0))"
 _UNLOCK: Final = "SELECT pg_advisory_unlock(hashtextextended('tillstream export ' || %s, 0))"
 _OURS: Final = " WHERE tenant_id = %s AND export_id = %s::uuid AND attempt = %s AND state = 'running'"
-_TELL: Final = "UPDATE exports SET rows_done = %s, rows_total = %s" + _OURS
+_TELL: Final = "UPDATE exports SET rows_done = %s, rows_total = nullif(%s, 0)" + _OURS
 _DONE: Final = (
     "UPDATE exports SET state = 'done', reason = NULL, rows_done = %s, rows_total = %s, bytes = %s, sha256 = %s,"
     f" finished_at = now(), expires_at = now() + {KEPT_H} * interval '1 hour'" + _OURS
@@ -52,9 +52,18 @@ _GIVE_UP: Final = (
 )
 _HAND_BACK: Final = "UPDATE exports SET state = 'queued', attempt = attempt - 1" + _OURS
 _EXPIRED: Final = (
-    "SELECT tenant_id, export_id::text FROM exports WHERE state = 'done' AND expires_at <= now() LIMIT 100"
+    "SELECT tenant_id, export_id::text FROM exports"
+    " WHERE state IN ('done', 'cancelled') AND expires_at <= now() ORDER BY expires_at LIMIT 100"
 )
-_EXPIRE: Final = "UPDATE exports SET state = 'expired' WHERE tenant_id = %s AND export_id = %s::uuid"
+_EXPIRE: Final = (
+    "UPDATE exports SET state = CASE state WHEN 'done' THEN 'expired' ELSE state END,"
+    " expires_at = CASE state WHEN 'done' THEN expires_at END WHERE tenant_id = %s AND export_id = %s::uuid"
+)
+_OPEN: Final = (
+    "SELECT count(*) FILTER (WHERE state = 'queued'), count(*) FILTER (WHERE state = 'running'),"
+    " extract(epoch FROM now() - min(requested_at) FILTER (WHERE state = 'queued'))::float8"
+    " FROM exports WHERE state IN ('queued', 'running')"
+)
 
 
 class Exports:
@@ -94,6 +103,8 @@ class Exports:
 
     def _run(self) -> None:
         waiting, pauses, pause = Waiting("to write exports"), backoff(), 0.0
+        for state in ("done", "failed"):
+            metrics.EXPORTS_ENDED.labels(state)  # shown from the start, so that a first one is an increase
         while not self._stopping.wait(pause):
             try:
                 with waiting.for_answer():
@@ -114,6 +125,7 @@ class Exports:
 
     def _run_next(self, db: Db) -> bool:
         """Run the first export that nobody is at; False where there is none. Raises psycopg.Error."""
+        _measure(db)
         for found in db.cursor(row_factory=class_row(Export)).execute(statement("open_exports")).fetchall():
             if db.execute(_LOCK, [found.export_id]).fetchone() != (True,):
                 continue
@@ -133,15 +145,20 @@ class Exports:
         return False
 
     def _write(self, db: Db, export: Export) -> None:
-        last = Said()
+        last, cancelled = Said(), False
         try:
             with closing(self._process(export)) as lines:
                 for last in lines:
-                    if last.total:
-                        db.execute(_TELL, [last.rows, last.total, *export.key])
+                    if last.is_last:
+                        continue
+                    if cancelled := not db.execute(_TELL, [last.rows, last.total, *export.key]).rowcount:
+                        break
+                    _measure(db)
         except (OSError, msgspec.DecodeError) as exc:  # no process could be started, or it was killed at once
             last = Said(away=f"the process that writes: {exc}")
-        if (written := last.written) is not None:
+        if cancelled:
+            self._remove(export.tenant_id, export.export_id)
+        elif (written := last.written) is not None:
             self._done(db, export, written)
         elif last.failed:
             self._fail(db, export, last.failed)
@@ -173,7 +190,9 @@ class Exports:
                 self._writing = None
 
     def _done(self, db: Db, export: Export, written: Written) -> None:
-        db.execute(_DONE, [written.rows, written.rows, written.size, written.sha256, *export.key])
+        if not db.execute(_DONE, [written.rows, written.rows, written.size, written.sha256, *export.key]).rowcount:
+            self._remove(export.tenant_id, export.export_id)
+            return
         metrics.EXPORTS_ENDED.labels("done").inc()
         log.info("export %s: %d rows, %d bytes", export.export_id, written.rows, written.size)
 
@@ -185,9 +204,15 @@ class Exports:
 
     def _remove_expired(self, db: Db) -> None:
         for tenant_id, export_id in db.execute(_EXPIRED).fetchall():
-            if not self._remove(tenant_id, export_id):
-                return
-            db.execute(_EXPIRE, [tenant_id, export_id])  # afterwards: who is killed in between is followed by another
+            if db.execute(_LOCK, [export_id]).fetchone() != (True,):
+                continue  # it was cancelled, and its writer does not know it yet
+            try:
+                if not self._remove(tenant_id, export_id):
+                    return
+                db.execute(_EXPIRE, [tenant_id, export_id])  # afterwards: who is killed is followed by another
+            finally:
+                if not db.closed:
+                    db.execute(_UNLOCK, [export_id])
 
     def _remove(self, tenant_id: str, export_id: str) -> bool:
         """Remove what there is of an export's files, if the store lets us."""
@@ -197,6 +222,14 @@ class Exports:
             log.warning("the file of export %s stays: %s", export_id, exc)
             return False
         return True
+
+
+def _measure(db: Db) -> None:
+    found = db.execute(_OPEN).fetchone()
+    assert found is not None
+    metrics.EXPORTS_OPEN.labels("queued").set(found[0])
+    metrics.EXPORTS_OPEN.labels("running").set(found[1])
+    metrics.EXPORTS_WAIT.set(found[2] or 0)
 
 
 def _connect(database_url: str) -> Db:

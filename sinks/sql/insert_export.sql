@@ -2,13 +2,13 @@
 -- one so old that its file would be gone, as when a database is filled anew, has expired.
 INSERT INTO exports (tenant_id, export_id, entity, format, gzip, filters, requested_at, state, reason, finished_at)
 SELECT tenant_id, export_id, entity, format, gzip, filters, requested_at, state,
-       CASE state WHEN 'failed' THEN format('%%s exports are open, as many as may be', %(max_open)s::int) END,
+       CASE state WHEN 'failed' THEN format('%%s exports are open, as many as may be', %(most_open)s::int) END,
        CASE state WHEN 'queued' THEN NULL ELSE now() END
 FROM (
     SELECT asked.*, CASE
         WHEN requested_at < now() - %(kept_h)s * interval '1 hour' THEN 'expired'
         WHEN (SELECT count(*) FROM exports
-              WHERE tenant_id = %(tenant_id)s AND state IN ('queued', 'running')) >= %(max_open)s THEN 'failed'
+              WHERE tenant_id = %(tenant_id)s AND state IN ('queued', 'running')) >= %(most_open)s THEN 'failed'
         ELSE 'queued'
     END AS state
     FROM (
