@@ -8,8 +8,10 @@ import base64
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import formatdate, parsedate_to_datetime
 from typing import Any, Final
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Message, Receive, Scope, Send
@@ -44,22 +46,26 @@ async def download_export(request: Request) -> Response:
         case "queued" | "running":
             raise Problem(409, "export_not_done", "the file is not written yet; GET on the export says how far it is")
     assert isinstance(known, Row)
-    etag = f'"{known.sha256}"'
+    name = file_name(tenant_id, str(known.export_id), known.attempt, known.format, gzip=known.gzip)
+    found = await _stat(request.state.files, name, known.bytes or 0)
+    etag, changed = f'"{known.sha256}"', int(found.st_mtime)
     headers = {
         "ETag": etag,
+        "Last-Modified": formatdate(changed, usegmt=True),
         "Cache-Control": "private, no-cache",
         "Repr-Digest": f"sha-256=:{base64.b64encode(bytes.fromhex(known.sha256 or '')).decode()}:",
     }
-    given = request.headers.get("if-match")
-    if given is not None and not {"*", etag} & _tags(given):  # RFC 9110, section 13.1.1
-        raise Problem(412, "other_file", f"the file is {etag} now, and none that If-Match names")
-    if {"*", etag} & {tag.removeprefix("W/") for tag in _tags(request.headers.get("if-none-match", ""))}:
+    if _is_other(request.headers, etag, changed):
+        raise Problem(
+            412, "other_file", f"the file is {etag} of {headers['Last-Modified']}, and none that is asked for"
+        )
+    if _is_known(request.headers, etag, changed):
         return Response(status_code=304, headers=headers)
-    name = file_name(tenant_id, str(known.export_id), known.attempt, known.format, gzip=known.gzip)
-    return await _file(request.state.files, name, known, headers)
+    return Download(request.state.files, name, found, known, headers)
 
 
-async def _file(files: Files, name: str, known: Row, headers: dict[str, str]) -> Response:
+async def _stat(files: Files, name: str, size: int) -> os.stat_result:
+    """Raises Problem: 410 where the file is not there, or another; 503 where the store cannot say."""
     try:
         found = await files.stat(name)
     except FileNotFoundError as exc:
@@ -68,9 +74,9 @@ async def _file(files: Files, name: str, known: Row, headers: dict[str, str]) ->
     except OSError as exc:
         detail = "the store of files (TILLSTREAM_EXPORTS_URL) cannot be read; sinks and gateways share one"
         raise Problem(503, "file_unavailable", detail, retry_after=30) from exc
-    if found.st_size != known.bytes:
+    if found.st_size != size:
         raise Problem(410, "file_gone", "the file in its store is another than was written; ask for another export")
-    return Download(files, name, found, known, headers)
+    return found
 
 
 class Download(FileResponse):
@@ -99,6 +105,8 @@ class Download(FileResponse):
                 raise _BadRange(message["status"])
             await send(message)
 
+        if scope["method"] == "HEAD":  # a range is something of GET alone (RFC 9110, section 14.2)
+            scope = _whole(scope)
         try:
             await super().__call__(scope, receive, judged)
         except _BadRange as exc:
@@ -108,8 +116,17 @@ class Download(FileResponse):
                 raise Problem(
                     416, "range_not_satisfiable", detail, headers={"Content-Range": f"bytes */{size}"}
                 ) from exc
-            whole = [(name, value) for name, value in scope["headers"] if name != b"range"]
-            await super().__call__({**scope, "headers": whole}, receive, send)
+            await super().__call__(_whole(scope), receive, send)
+
+    @classmethod
+    def _parse_ranges(cls, range_: str, file_size: int) -> list[tuple[int, int]]:
+        """Of several ranges those that there are: one is enough (RFC 9110, section 15.5.17)."""
+        ranges = super()._parse_ranges(range_, file_size)
+        return [(start, end) for start, end in ranges if start < file_size] or ranges
+
+
+def _whole(scope: Scope) -> Scope:
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"range"]}
 
 
 class _BadRange(Exception):
@@ -118,5 +135,29 @@ class _BadRange(Exception):
         self.status = status
 
 
+def _is_other(headers: Headers, etag: str, changed: int) -> bool:
+    """Whether the client wants another file than this (RFC 9110, sections 13.1.1 and 13.1.4)."""
+    if (tags := headers.get("if-match")) is not None:
+        return not {"*", etag} & _tags(tags)
+    since = _unix_s(headers.get("if-unmodified-since"))
+    return since is not None and changed > since
+
+
+def _is_known(headers: Headers, etag: str, changed: int) -> bool:
+    """Whether the client has this file (RFC 9110, sections 13.1.2 and 13.1.3)."""
+    if (tags := headers.get("if-none-match")) is not None:
+        return bool({"*", etag} & {tag.removeprefix("W/") for tag in _tags(tags)})
+    since = _unix_s(headers.get("if-modified-since"))
+    return since is not None and changed <= since
+
+
 def _tags(header: str) -> set[str]:
     return {tag.strip() for tag in header.split(",")}
+
+
+def _unix_s(date: str | None) -> float | None:
+    """An HTTP date; None where it is none, which is ignored."""
+    try:
+        return parsedate_to_datetime(date).timestamp() if date else None
+    except ValueError:
+        return None

@@ -77,7 +77,9 @@ EXPORTS: Final = {
     f"GET {_ONE}/file": Operation(
         "download_export",
         "Exports",
-        parameters=("Range", "If-Range", "If-Match", "If-None-Match"),
+        parameters=(
+            "Range", "If-Range", "If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since",
+        ),
         answers={
             200: Said("The file.", _BODY, (*_FILE, "Accept-Ranges", "Content-Disposition", "Last-Modified")),
             206: Said(

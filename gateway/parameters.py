@@ -159,6 +159,8 @@ PARAMETERS: Final[dict[str, dict[str, Any]]] = {
     "Range": _header("Range", "The bytes wanted (RFC 9110, section 14).", _TEXT),
     "If-Range": _header("If-Range", "The ETag of what the client has a part of; of another, all of it comes.", _TEXT),
     "If-Match": _header("If-Match", "The ETag of the only file that is wanted; of another, none comes: 412.", _TEXT),
+    "If-Modified-Since": _header("If-Modified-Since", "304 for a file that is no newer (RFC 9110).", _TEXT),
+    "If-Unmodified-Since": _header("If-Unmodified-Since", "412 for a file that is newer (RFC 9110).", _TEXT),
     "If-None-Match": _header("If-None-Match", "The ETag of what the client has (RFC 9110).", _TEXT),
     "Last-Event-ID": _header(
         "Last-Event-ID",

@@ -175,7 +175,17 @@ def test_a_download_goes_on_where_it_was(shop: Exporter) -> None:
     beyond = shop.file(export_id, Range=f"bytes={size}-")
     problem(beyond, 416, "range_not_satisfiable")
     assert beyond.headers["content-range"] == f"bytes */{size}"
+    some = shop.file(export_id, Range=f"bytes={size}-,0-1")
+    assert (some.status_code, some.content) == (206, whole.content[:2])
     assert shop.file(export_id, If_None_Match=f'"x", {etag}').status_code == 304
+    changed, before, never = whole.headers["last-modified"], "Thu, 01 Jan 2026 00:00:00 GMT", "tomorrow"
+    for when, known, other in ((changed, 304, 200), (before, 200, 412), (never, 200, 200)):
+        assert shop.file(export_id, If_Modified_Since=when).status_code == known, when
+        assert shop.file(export_id, If_Unmodified_Since=when).status_code == other, when
+    assert shop.file(export_id, If_Modified_Since=changed, If_None_Match='"x"').status_code == 200
+    url = f"/api/v1/tenants/{shop.tenant}/exports/{export_id}/file"
+    head = shop.pipeline.http.head(url, headers={"X-API-Key": shop.key, "Range": "bytes=0-9"})
+    assert (head.status_code, head.headers["content-length"]) == (200, str(size))
 
 
 def test_an_export_is_nothing_to_another_tenant(shop: Exporter) -> None:
