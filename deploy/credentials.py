@@ -9,6 +9,8 @@ import psycopg
 from msgspec import Struct
 from psycopg import sql
 
+from schemas.errors import Misconfigured
+
 READER_LOGIN = "tillstream_gateway"
 
 
@@ -39,13 +41,28 @@ def reader_login(owner_url: str, password: str) -> str:
 
 
 def make_reader(owner_url: str, login: str, password: str) -> None:
-    """Make the login, or give it this password; its only role is tillstream_reader."""
+    """Make the login, or give it this password; its only role is tillstream_reader.
+
+    Raises Misconfigured where the owner may not, with what a superuser can do instead.
+    """
     with psycopg.connect(owner_url, autocommit=True) as db:
         name = sql.Identifier(login)
+        steps = [
+            sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(password)),
+            sql.SQL("GRANT tillstream_reader TO {}").format(name),
+        ]
         if db.execute("SELECT FROM pg_roles WHERE rolname = %s", [login]).fetchone() is None:
-            db.execute(sql.SQL("CREATE ROLE {}").format(name))
-        db.execute(sql.SQL("ALTER ROLE {} LOGIN PASSWORD {}").format(name, sql.Literal(password)))
-        db.execute(sql.SQL("GRANT tillstream_reader TO {}").format(name))
+            steps.insert(0, sql.SQL("CREATE ROLE {}").format(name))
+        try:
+            with db.transaction():
+                for step in steps:
+                    db.execute(step)
+        except psycopg.errors.InsufficientPrivilege as exc:
+            raise Misconfigured(
+                f"{db.info.user} may not make the login {login}: {exc.diag.message_primary}. A superuser can:"
+                f" CREATE ROLE {login} LOGIN PASSWORD '...' IN ROLE tillstream_reader. Then run this without"
+                " TILLSTREAM_READER_DATABASE_URL"
+            ) from exc
 
 
 def reader_url(owner_url: str, password: str) -> str:

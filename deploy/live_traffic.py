@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -35,5 +36,6 @@ async def _one(http: httpx.AsyncClient, tenant_id: str, key: str, plan: Plan, in
     while True:
         for path, count in _EACH.items():
             body = b"".join(itertools.islice(rows[path], count))
-            await http.post(f"/api/v1/tenants/{tenant_id}/{path}", content=body, headers=headers)
+            with suppress(httpx.TransportError):  # a gateway that starts again
+                await http.post(f"/api/v1/tenants/{tenant_id}/{path}", content=body, headers=headers)
         await asyncio.sleep(_PAUSE_S)

@@ -14,7 +14,9 @@ from pipeline import Pipeline, eventually
 from psycopg.conninfo import make_conninfo
 from test_end_to_end import order
 
+from deploy.credentials import make_reader
 from schemas import topics
+from schemas.errors import Misconfigured
 from sinks.migrate import migrate
 
 
@@ -99,6 +101,19 @@ def test_an_owner_who_is_no_superuser_can_do_what_sinks_do() -> None:
         finally:
             db.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
             db.execute(f"REVOKE tillstream_writer, tillstream_reader FROM {name} CASCADE".encode())
+            db.execute(f"DROP ROLE {name}".encode())
+
+
+def test_an_owner_who_may_make_no_login_is_told_who_can() -> None:
+    server, name = os.environ["DATABASE_URL"], f"t_owner_{os.getpid()}"
+    with psycopg.connect(server, autocommit=True) as db:
+        db.execute(f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'secret'".encode())
+        try:  # the role tillstream_reader is another's
+            url = make_conninfo(server, user=name, password="secret")
+            with pytest.raises(Misconfigured, match=f"{name} may not .* IN ROLE tillstream_reader"):
+                make_reader(url, f"{name}_reader", "secret")
+            assert db.execute("SELECT FROM pg_roles WHERE rolname = %s", [f"{name}_reader"]).fetchone() is None
+        finally:
             db.execute(f"DROP ROLE {name}".encode())
 
 
