@@ -1,7 +1,10 @@
 """The files for Docker, Compose and Kubernetes, as far as they can be checked without either: what they name exists."""
 
+import json
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import fields
@@ -12,7 +15,10 @@ import pytest
 import typer.main
 import yaml
 
+from deploy import prometheus_rule
 from deploy.cli import app
+from deploy.dashboards.__main__ import ALL, file_of, text_of
+from deploy.scrape import RULES
 from schemas.settings import Settings, variable
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -126,15 +132,46 @@ def test_strimzi_makes_the_user_and_a_release_makes_the_job_anew() -> None:
 
 
 def test_every_manifest_is_listed_and_named_once() -> None:
-    listed = named_kustomization()["resources"]
+    listed = kustomization("kubernetes")["resources"]
     files = {file.name for file in (DEPLOY / "kubernetes").glob("*.yaml")} - {"kustomization.yaml"}
-    assert sorted(listed) == sorted(files)
+    assert sorted(listed) == sorted(files | {"../grafana", "../prometheus"})
     names = [(m["kind"], m["metadata"]["name"]) for m in MANIFESTS if m["kind"] != "Kustomization"]
     assert len(names) == len(set(names))
 
 
-def named_kustomization() -> Any:
-    return next(m for m in MANIFESTS if m["kind"] == "Kustomization")
+def kustomization(folder: str) -> Any:
+    return yaml.safe_load((DEPLOY / folder / "kustomization.yaml").read_text())
+
+
+def test_the_cluster_gets_the_alerts_and_dashboards_that_there_are() -> None:
+    assert prometheus_rule.FILE.read_text() == prometheus_rule.text_of(), "run: python -m deploy.prometheus_rule"
+    assert yaml.safe_load(prometheus_rule.FILE.read_text())["spec"] == yaml.safe_load(RULES.read_text())
+    assert kustomization("prometheus")["resources"] == [prometheus_rule.FILE.name]
+    [dashboards] = kustomization("grafana")["configMapGenerator"]
+    assert {DEPLOY / "grafana" / file for file in dashboards["files"]} == {file_of(dashboard) for dashboard in ALL}
+    assert dashboards["options"]["labels"] == {"grafana_dashboard": "1"}
+
+
+@pytest.fixture(scope="module")
+def applied() -> list[Any]:
+    """What `kubectl apply -k deploy/kubernetes` sends to a cluster."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("no kubectl on this machine")
+    done = subprocess.run(["kubectl", "kustomize", DEPLOY / "kubernetes"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
+
+
+def test_kustomize_sends_everything_and_what_the_operators_look_for(applied: list[Any]) -> None:
+    sent = {(m["kind"], m["metadata"]["name"]): m for m in applied}
+    ours = {(m["kind"], m["metadata"]["name"]) for m in MANIFESTS if m["kind"] != "Kustomization"}
+    assert sent.keys() == ours | {("PrometheusRule", "tillstream"), ("ConfigMap", "tillstream-dashboards")}
+    dashboards = sent["ConfigMap", "tillstream-dashboards"]
+    assert dashboards["data"] == {file_of(each).name: text_of(each) for each in ALL}
+    assert len(json.dumps(dashboards)) < 262_144, "kubectl keeps what it applied in an annotation, which has this bound"
+    for kind in ("PrometheusRule", "PodMonitor"):
+        assert sent[kind, "tillstream"]["metadata"]["labels"] == {"release": "kube-prometheus-stack"}
+    assert sent["PrometheusRule", "tillstream"]["spec"] == yaml.safe_load(RULES.read_text())
 
 
 def test_pods_get_variables_that_there_are_and_listen_where_they_are_probed() -> None:
