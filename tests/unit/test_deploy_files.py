@@ -205,6 +205,7 @@ def test_each_role_may_lose_one_pod_at_a_time_and_is_scaled() -> None:
     assert scaled == set(ROLES)
     catalogue = (DEPLOY.parent / "schemas" / "metrics.py").read_text()
     queries = [t["metadata"]["query"] for m in MANIFESTS if m["kind"] == "ScaledObject" for t in m["spec"]["triggers"]]
+    assert len(queries) == 2
     for query in queries:
         [metric] = re.findall(r"tillstream_\w+", query)
         assert f'"{metric}"' in catalogue
@@ -213,3 +214,10 @@ def test_each_role_may_lose_one_pod_at_a_time_and_is_scaled() -> None:
 def test_no_more_workers_than_partitions() -> None:
     partitions = int(named("ConfigMap", "tillstream")["data"]["TILLSTREAM_PARTITIONS"])
     assert named("ScaledObject", "streams")["spec"]["maxReplicaCount"] <= partitions
+
+
+def test_keda_asks_where_prometheus_is_by_default_and_it_is_said_once(applied: list[Any]) -> None:
+    asked = [m["spec"]["triggers"][0]["metadata"]["serverAddress"] for m in applied if m["kind"] == "ScaledObject"]
+    assert asked == ["http://prometheus-operated.monitoring.svc:9090"] * 2
+    said = [file for file in (DEPLOY / "kubernetes").rglob("*.yaml") if "prometheus-operated" in file.read_text()]
+    assert said == [DEPLOY / "kubernetes" / "kustomization.yaml"]
