@@ -203,6 +203,11 @@ def test_each_role_may_lose_one_pod_at_a_time_and_is_scaled() -> None:
         assert budget["selector"]["matchLabels"] == {"app": role}
     scaled = {m["spec"]["scaleTargetRef"]["name"] for m in MANIFESTS if "scaleTargetRef" in m.get("spec", {})}
     assert scaled == set(ROLES)
+    for manifest in MANIFESTS:
+        if manifest["kind"] in ("Deployment", "StatefulSet"):
+            assert "replicas" not in manifest["spec"], "an apply would undo what the autoscaler did"
+        elif "scaleTargetRef" in manifest.get("spec", {}):
+            assert {manifest["spec"].get("minReplicas"), manifest["spec"].get("minReplicaCount")} == {2, None}
     catalogue = (DEPLOY.parent / "schemas" / "metrics.py").read_text()
     queries = [t["metadata"]["query"] for m in MANIFESTS if m["kind"] == "ScaledObject" for t in m["spec"]["triggers"]]
     assert len(queries) == 2
