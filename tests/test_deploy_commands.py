@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -70,10 +71,35 @@ def test_the_roles_of_compose_come_up_after_its_setup_and_are_healthy(tmp_path: 
                 eventually(lambda mine=mine: healthy(mine) == 0, within=40)
                 if role == "gateway":
                     assert httpx.get(f"http://{HOST}:{port}/console/").status_code == 200
+                    first_tenant(f"http://{HOST}:{port}", mine)
     finally:
         with psycopg.connect(os.environ["DATABASE_URL"], autocommit=True) as db:
             db.execute(f'DROP DATABASE "t_{prefix}" WITH (FORCE)'.encode())
             db.execute(f'DROP ROLE IF EXISTS "reader_{prefix}"'.encode())
+
+
+def first_tenant(gateway_url: str, env: dict[str, str]) -> None:
+    """What is to be typed after all is up, in Compose and in Kubernetes, gives a key that the gateway takes."""
+    told = {
+        command
+        for file in ("README.md", "deploy/compose.yaml", "deploy/kubernetes/kustomization.yaml")
+        for command in re.findall(r"exec (?:gateway|deployment/gateway --) (.+)$", (ROOT / file).read_text(), re.M)
+    }
+    [command] = told
+    done = subprocess.run(shlex.split(command), env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    [key] = re.findall(r"ts_\S+", done.stdout)
+    order = {"external_order_id": "A-1", "total_amount": "1", "currency": "EUR", "order_status": "paid"}
+    eventually(
+        lambda: (
+            httpx.post(
+                f"{gateway_url}/api/v1/tenants/acme/ingest/orders",
+                json=order | {"order_date": "2026-01-31T12:00:00Z"},
+                headers={"X-API-Key": key},
+            ).status_code
+            == 202
+        )
+    )
 
 
 def healthy(env: dict[str, str]) -> int:

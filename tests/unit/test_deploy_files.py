@@ -19,6 +19,8 @@ from deploy import prometheus_rule
 from deploy.cli import app
 from deploy.dashboards.__main__ import ALL, file_of, text_of
 from deploy.scrape import RULES
+from gateway import alerts
+from gateway.app import _routes
 from schemas.settings import Settings, variable
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -226,3 +228,25 @@ def test_keda_asks_where_prometheus_is_by_default_and_it_is_said_once(applied: l
     assert asked == ["http://prometheus-operated.monitoring.svc:9090"] * 2
     said = [file for file in (DEPLOY / "kubernetes").rglob("*.yaml") if "prometheus-operated" in file.read_text()]
     assert said == [DEPLOY / "kubernetes" / "kustomization.yaml"]
+
+
+def test_what_stands_before_gateways_lets_through_what_they_serve() -> None:
+    [ingress] = yaml.safe_load_all((DEPLOY / "kubernetes" / "edge" / "ingress.yaml").read_text())
+    [route] = yaml.safe_load_all((DEPLOY / "kubernetes" / "edge" / "route.yaml").read_text())
+    [port] = named("Service", "gateway")["spec"]["ports"]
+    said = {name.partition("/")[2]: value for name, value in ingress["metadata"]["annotations"].items()}
+    assert said["proxy-body-size"] == "0"
+    assert said["proxy-request-buffering"] == said["proxy-buffering"] == "off"
+    assert int(said["proxy-read-timeout"]) > alerts.HEARTBEAT_S
+    [rule], [tls] = ingress["spec"]["rules"], ingress["spec"]["tls"]
+    assert tls["hosts"] == [rule["host"]] == route["spec"]["hostnames"]
+    backends = [path["backend"]["service"] for path in rule["http"]["paths"]]
+    assert backends == [{"name": "gateway", "port": {"name": port["name"]}}] * 2
+    [passed] = route["spec"]["rules"]
+    assert passed["backendRefs"] == [{"name": "gateway", "port": port["port"]}]
+    assert passed["timeouts"] == {"request": "0s"}
+    inside = {path["path"] for path in rule["http"]["paths"]}
+    assert inside == {match["path"]["value"] for match in passed["matches"]}
+    shut = {"/healthz", "/readyz", "/metrics"}
+    served = {route.path for route in _routes()} - shut - {path + "/" for path in shut}
+    assert all(any(path == one or path.startswith(f"{one}/") for one in inside) for path in served)
