@@ -36,7 +36,7 @@ lock: $(STAMP)  ## pins every dependency with its hashes
 	$(BIN)/python -m pip install --quiet uv
 	$(BIN)/uv pip compile pyproject.toml --extra dev --generate-hashes --universal --python-version 3.11 \
 		--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o constraints.txt
-	$(BIN)/uv pip compile pyproject.toml --extra s3 --constraints constraints.txt --generate-hashes --universal \
+	$(BIN)/uv pip compile pyproject.toml --extra s3 --extra tracing --constraints constraints.txt --generate-hashes --universal \
 		--python-version 3.11 --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" \
 		-o deploy/requirements.txt
 

@@ -33,6 +33,7 @@ def environment(folder: Path, prefix: str, database: str) -> dict[str, str]:
     server = conninfo_to_dict(os.environ["DATABASE_URL"])
     given: dict[str, Any] = SETUP["environment"]
     filled = {name: re.sub(r"\$\{\w+:\?\}", "f" * 40, value) for name, value in given.items()}
+    filled |= {name: "" for name, value in given.items() if value.endswith(":-}")}
     filled["KAFKA_BOOTSTRAP_SERVERS"] = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
     filled["DATABASE_URL"] = database
     reader = filled["TILLSTREAM_READER_DATABASE_URL"].replace("@postgres:5432/tillstream", "@{host}:{port}/{dbname}")

@@ -42,6 +42,7 @@ IMAGE_ENV = dict(
     for pair in shlex.split(line.removeprefix("ENV "))
 )
 OTHERS = {"PATH", "PYTHONUNBUFFERED"}
+SPANS = "OTEL_EXPORTER_OTLP_ENDPOINT"
 
 
 def named(kind: str, name: str) -> Any:
@@ -73,6 +74,21 @@ def test_the_image_is_nobody_in_particular_and_listens_where_it_says() -> None:
     assert set(ROLES) <= COMMANDS
 
 
+def test_the_image_has_what_its_files_may_ask_for_and_what_was_tested() -> None:
+    """Exports in a bucket and spans are extras; without its package a role ends with 2 where they are asked for."""
+    pinned = pins("deploy/requirements.txt")
+    extras = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra in ("s3", "tracing"):
+        assert {re.split("[<>=]", package)[0] for package in extras[extra]} <= pinned.keys()
+    assert pinned.items() <= pins("constraints.txt").items()
+    assert COMPOSE["services"]["gateway"]["environment"][SPANS] == f"${{{SPANS}:-}}"
+
+
+def pins(file: str) -> dict[str, str]:
+    """Versions by package."""
+    return dict(re.findall(r"^([\w.-]+)==(\S+)", (DEPLOY.parent / file).read_text(), re.MULTILINE))
+
+
 def test_compose_names_variables_commands_and_files_that_there_are() -> None:
     asked = re.findall(r"\$\{(\w+)", (DEPLOY / "compose.yaml").read_text())
     example = dict(line.split("=") for line in (DEPLOY / "compose.env.example").read_text().splitlines()[1:])
@@ -84,7 +100,7 @@ def test_compose_names_variables_commands_and_files_that_there_are() -> None:
         for needed in service.get("depends_on", {}):
             assert needed in COMPOSE["services"]
         if service["image"] == "tillstream":
-            assert service["environment"].keys() <= VARIABLES, name
+            assert service["environment"].keys() <= VARIABLES | {SPANS}, name
         if name in ROLES:
             assert service["command"] == [name]
 
