@@ -16,6 +16,8 @@ from schemas import logs, metrics, tracing
 from schemas.errors import Misconfigured, Unavailable
 from schemas.settings import Settings
 
+GRACE_S: Final = 8
+"""How long requests that are under way have when it is told to stop."""
 _MIN_SECRET: Final = 32
 
 
@@ -48,7 +50,7 @@ def main() -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks who the client is
-        timeout_graceful_shutdown=8,
+        timeout_graceful_shutdown=GRACE_S,
     )
 
 

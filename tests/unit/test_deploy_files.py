@@ -19,7 +19,8 @@ from deploy import prometheus_rule
 from deploy.cli import app
 from deploy.dashboards.__main__ import ALL, file_of, text_of
 from deploy.scrape import RULES
-from gateway import alerts
+from gateway import __main__ as gateway_main
+from gateway import alerts, database, stream
 from gateway.app import _routes
 from schemas.settings import Settings, variable
 
@@ -197,8 +198,13 @@ def test_pods_get_variables_that_there_are_and_listen_where_they_are_probed() ->
     seen = set()
     for name, pod in pods():
         seen.add(name)
-        assert pod["securityContext"]["runAsNonRoot"]
         [container] = pod["containers"]
+        # The Pod Security Standard "restricted".
+        assert pod["securityContext"]["runAsNonRoot"]
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+        assert pod["automountServiceAccountToken"] is False
+        assert container["resources"]["requests"].keys() == {"cpu", "memory"}
         assert {one["name"] for one in container.get("env", ())} <= VARIABLES
         mounted = {mount["name"] for mount in container["volumeMounts"]}
         assert mounted == {volume["name"] for volume in pod["volumes"]}
@@ -232,6 +238,24 @@ def test_each_role_may_lose_one_pod_at_a_time_and_is_scaled() -> None:
     for query in queries:
         [metric] = re.findall(r"tillstream_\w+", query)
         assert f'"{metric}"' in catalogue
+
+
+def test_a_gateway_must_reach_kafka_to_begin_but_not_to_go_on_and_leaves_in_good_time() -> None:
+    pod = named("Deployment", "gateway")["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    probed = {probe: container[f"{probe}Probe"]["httpGet"]["path"] for probe in ("startup", "readiness", "liveness")}
+    assert probed == {"startup": "/readyz", "readiness": "/healthz", "liveness": "/healthz"}
+    program, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert program == "sleep"
+    assert int(seconds) + gateway_main.GRACE_S < pod["terminationGracePeriodSeconds"]
+
+
+def test_postgresql_has_a_connection_for_everybody() -> None:
+    a_gateway, a_sink = database._CONNECTIONS + stream.MAX_STREAMS, len(("rows", "days", "exports", "an export"))
+    gateways = named("HorizontalPodAutoscaler", "gateway")["spec"]["maxReplicas"]
+    sinks = named("ScaledObject", "sinks")["spec"]["maxReplicaCount"]
+    there_are = int(named("Cluster", "postgresql")["spec"]["postgresql"]["parameters"]["max_connections"])
+    assert gateways * a_gateway + sinks * a_sink < there_are
 
 
 def test_no_more_workers_than_partitions() -> None:
