@@ -20,11 +20,11 @@ from itertools import count
 from typing import Final
 
 import confluent_kafka
-from confluent_kafka import IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from msgspec.structs import asdict
 
 from producers.client import config
+from producers.ends import Ends
 from producers.tenant import (
     TYPE,
     ApiKey,
@@ -230,7 +230,7 @@ class Follower:
         self._stopping = threading.Event()
         self._moved = threading.Condition()
         self._thread = threading.Thread(target=self._follow, name="tenants", daemon=True)
-        self._admin: AdminClient | None = None
+        self._ends = Ends(settings)
         self.loaded = threading.Event()
         self.position = 0
 
@@ -245,29 +245,14 @@ class Follower:
 
     def catch_up(self, within: float) -> None:
         """Wait until all that was written before the call is applied. Raises Unavailable."""
+        at = (self._topic.topic, self._topic.partition)
         try:
-            end = self._end(self._admin, within) if self._admin is not None else None
-        except (KafkaException, TimeoutError):
-            end = None
-        if end is None:
-            # librdkafka keeps the leader's epoch that it heard first: after a broker's restart a client fails for ever.
-            self._admin = AdminClient({**self._settings.kafka, "log_level": 0})
-            try:
-                end = self._end(self._admin, within)
-            except (KafkaException, TimeoutError) as exc:
-                raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends") from exc
+            end = self._ends.of([at], within)[at]
+        except KafkaException as exc:
+            raise Unavailable(f"Kafka does not say where topic {topics.TENANTS} ends") from exc
         with self._moved:
             if not self._moved.wait_for(lambda: self.position >= end, within):
                 raise Unavailable(f"topic {topics.TENANTS} was not read to its end within {within:.0f} s")
-
-    def _end(self, admin: AdminClient, within: float) -> int:
-        """Asked by another client than the consumer, whose connection is busy waiting for records."""
-        asked = admin.list_offsets(
-            {self._topic: OffsetSpec.latest()},
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=within,
-        )
-        return int(asked[self._topic].result(within).offset)
 
     def _follow(self) -> None:
         consumer = confluent_kafka.Consumer(

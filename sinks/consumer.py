@@ -78,7 +78,7 @@ class Sink:
         """Counts the times that partitions changed hands."""
         self._positions: dict[Partition, int] = {}
         self._lag = Lag(settings.prefix)
-        self._law = Law(settings, self._admin, self._lag)
+        self._law = Law(settings, self._lag)
         self._writer = ThreadPoolExecutor(1, "writer")
         self._writing: Future[None] | None = None
         self._looked = 0.0

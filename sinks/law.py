@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 import confluent_kafka
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
+from producers.ends import Ends
 from producers.lag import Lag, Partition
 from schemas import metrics, topics
 from schemas.settings import Settings
@@ -77,8 +77,8 @@ class Settled:
 class Law:
     """Watches the source partitions whose numbers this sink has, in a thread of its own."""
 
-    def __init__(self, settings: Settings, admin: AdminClient, lag: Lag) -> None:
-        self._settings, self._admin, self._lag = settings, admin, lag
+    def __init__(self, settings: Settings, lag: Lag) -> None:
+        self._settings, self._ends, self._lag = settings, Ends(settings), lag
         self._settled: dict[Partition, Settled] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
@@ -125,7 +125,7 @@ class Law:
     def _look(self) -> None:
         with self._lock:
             watched = dict(self._settled)
-        ends = self._ends(list(watched))
+        ends = self._ends.of(watched)
         in_flight: dict[str, int] = defaultdict(int)
         stands: dict[str, int] = defaultdict(int)
         for at, settled in watched.items():
@@ -181,11 +181,6 @@ class Law:
         finally:
             consumer.close()
         return offset
-
-    def _ends(self, partitions: list[Partition]) -> dict[Partition, int]:
-        wanted = {confluent_kafka.TopicPartition(*at): OffsetSpec.latest() for at in partitions}
-        said = self._admin.list_offsets(wanted, request_timeout=10) if wanted else {}
-        return {(tp.topic, tp.partition): future.result().offset for tp, future in said.items()}
 
 
 def _lines(batch: Batch) -> Iterator[tuple[Partition, int]]:

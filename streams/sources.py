@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import AdminClient
 
 from producers.admin import topic_ids
+from producers.ends import Ends
 from schemas import topics
 from schemas.errors import Misconfigured
 from schemas.settings import Settings
@@ -29,7 +30,7 @@ class Sources:
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient({**settings.kafka, "log_level": 0})
-        self._settings = settings
+        self._settings, self._ends = settings, Ends(settings)
         self._names = [settings.named(name) for name in _SOURCES]
         self.ids: dict[str, str] = {}
         """UUID of each, by its real name."""
@@ -57,12 +58,9 @@ class Sources:
         """
         self.look()
         self.next |= {(topic, partition): fence.offset + 1 for partition, fence in fences.items()}
-        at = [TopicPartition(topic, partition) for partition in fences]
-        latest = (
-            self._admin.list_offsets({tp: OffsetSpec.latest() for tp in at}, request_timeout=_KAFKA_S) if at else {}
-        )
-        for tp, future in latest.items():
-            where, fence, end = f"{topic}[{tp.partition}]", fences[tp.partition], future.result().offset
+        ends = self._ends.of((topic, partition) for partition in fences)
+        for partition, fence in fences.items():
+            where, end = f"{topic}[{partition}]", ends[topic, partition]
             if fence.topic_id:
                 _same(where, self.ids[topic], fence.topic_id)
             if end <= fence.offset:

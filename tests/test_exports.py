@@ -9,10 +9,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import confluent_kafka
 import httpx
 import obstore
 import obstore.store
@@ -27,7 +30,10 @@ from typer.testing import CliRunner, Result
 
 from deploy.broker import free_port
 from deploy.cli import app
+from producers.client import config
+from schemas import codec, topics
 from schemas.errors import Misconfigured
+from schemas.exports import EXPORT_REQUESTED
 
 NDJSON, CSV = "application/x-ndjson", "text/csv"
 ROWS = 1_500
@@ -450,3 +456,33 @@ def test_what_waits_or_runs_is_cancelled(gated: tuple[Exporter, Callable[[], obj
     eventually(lambda: (shown('exports_open{state="queued"}'), shown("exports_wait_seconds")) == (0, 0))
     assert shown('exports_total{state="failed"}') == 0
     assert exporter.state(waiting)["expires_at"] is exporter.state(running)["expires_at"] is None
+
+
+def test_a_full_disk_is_told_and_the_next_export_goes_on(own_pipeline: Pipeline) -> None:
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))"
+    own_pipeline.start("sinks", patch=limit)
+    own_pipeline.start("gateway")
+    exporter = Exporter(own_pipeline)
+    with psycopg.connect(own_pipeline.settings.database_url) as db:
+        db.execute(_WIDE, [exporter.tenant])
+    full = exporter.begin("products", "ndjson")
+    assert exporter.ended(full, "failed")["reason"] == "the file store: File too large"
+    assert not files_of(exporter, full)
+    exporter.ended(exporter.begin("products", "ndjson", filters={"sku": "SKU-10"}))
+
+
+def test_a_direct_producer_cannot_write_elsewhere(shop: Exporter) -> None:
+    settings = shop.pipeline.settings
+    producer = confluent_kafka.Producer(config(settings))
+    folder = Path(settings.exports_url)
+    for tenant in ("../beside", str(folder.parent / "beside")):
+        record = {
+            "tenant_id": tenant, "export_id": str(uuid.uuid4()), "entity": "orders", "format": "csv", "gzip": False,
+            "requested_at": time.time_ns() // 1000, "filters": [],
+        }  # fmt: skip
+        value, headers = codec.encode(EXPORT_REQUESTED, record), [("ce_type", EXPORT_REQUESTED.encode())]
+        producer.produce(settings.named(topics.EXPORTS), value, topics.partition_key(tenant), headers=headers)
+    assert producer.flush(10) == 0
+    query = "SELECT reason FROM dead_letters WHERE topic = %s"
+    eventually(lambda: shop.pipeline.sql(query, settings.named(topics.EXPORTS)) == [("invalid_value",)] * 2, within=40)
+    assert not (folder.parent / "beside").exists()

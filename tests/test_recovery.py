@@ -14,6 +14,8 @@ from test_end_to_end import order
 from deploy.broker import Broker, free_port
 from deploy.supervisor import Child, Supervisor
 from producers import admin
+from producers.ends import Ends
+from schemas import topics
 from schemas.settings import Settings
 
 RAISE_WHILE = """
@@ -269,7 +271,12 @@ def test_while_kafka_is_away_the_gateway_says_so_and_comes_back_with_it(
         # A busy machine may take longer than the 2 s after which a gateway here says 503.
         eventually(lambda: own_pipeline.post(tenant, key, "orders", order(1)).status_code == 202)
         eventually(lambda: renamed(own_pipeline, tenant) == 200)
+        ends, ingestion = Ends(own_pipeline.settings), own_pipeline.settings.named(topics.INGESTION)
+        partitions = [(ingestion, partition) for partition in range(4)]
+        taken = sum(ends.of(partitions).values())
         child.stop()
+        with pytest.raises(confluent_kafka.KafkaException):
+            ends.of(partitions, 1)
         answer = own_pipeline.post(tenant, key, "orders", order(2), Idempotency_Key="mine")
         assert answer.status_code == 503
         assert answer.headers["retry-after"]
@@ -284,3 +291,4 @@ def test_while_kafka_is_away_the_gateway_says_so_and_comes_back_with_it(
         broker.wait_ready(child.alive)
         eventually(lambda: own_pipeline.post(tenant, key, "orders", order(2)).status_code == 202)
         eventually(lambda: renamed(own_pipeline, tenant) == 200)  # a key must not stay unrevoked
+        assert sum(ends.of(partitions).values()) > taken

@@ -2,7 +2,8 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from typing import Any, Final
 
 import psycopg
@@ -74,7 +75,9 @@ def write(database_url: str, files: Files, export: Export, tell: Tell) -> Writte
         }.items():  # fmt: skip
             db.execute("SELECT set_config(%s, %s, true)", [name, value])
         out = _Counted(gzip=export.gzip)
-        files.put(export.file, out.stored(_chunks(db, export, rows, counting, out, tell)))
+        # Where the store takes no more the COPY has to end before the connection can: it holds its lock.
+        with closing(_chunks(db, export, rows, counting, out, tell)) as chunks:
+            files.put(export.file, out.stored(chunks))
         return out.written
 
 
@@ -117,7 +120,7 @@ class _Counted:
 
 def _chunks(
     db: psycopg.Connection[Any], export: Export, rows: Composed, counting: Composed, out: _Counted, tell: Tell
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     copy = (stored.COPY_CSV if export.format == "csv" else stored.COPY_NDJSON).format(rows)
     header, end = (1, b"\r\n") if export.format == "csv" else (0, b"\n")
     found = db.execute(counting).fetchone()

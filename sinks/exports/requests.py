@@ -9,6 +9,7 @@ from msgspec import Meta, Struct, ValidationError, convert
 from psycopg.types.json import Jsonb
 
 from producers import stored
+from producers.tenant import TENANT_ID
 from schemas import codec, topics
 from schemas.errors import Rejected, Undecodable
 from schemas.exports import EXPORT_CANCELLED, EXPORT_REQUESTED, KEPT_H, MOST_OPEN
@@ -16,6 +17,10 @@ from sinks.sql import statement
 
 _YEAR_2200_US: Final = 7_258_118_400_000_000
 _Text = Annotated[str, Meta(min_length=1, max_length=stored.MAX_TEXT, pattern="^[^\\x00]*$")]
+
+
+_TenantId = Annotated[str, Meta(pattern=TENANT_ID)]
+"""Part of the file's name: a direct producer's may lead nowhere else."""
 
 
 class _Filter(Struct):
@@ -26,7 +31,7 @@ class _Filter(Struct):
 class Asked(Struct):
     """What a message asks for; a direct producer may say anything."""
 
-    tenant_id: _Text
+    tenant_id: _TenantId
     export_id: UUID
     entity: _Text
     format: Literal["csv", "ndjson"]
@@ -38,7 +43,7 @@ class Asked(Struct):
 class Cancelled(Struct):
     """An export that is not needed any more."""
 
-    tenant_id: _Text
+    tenant_id: _TenantId
     export_id: UUID
 
 
