@@ -18,6 +18,8 @@ from schemas.settings import Settings
 
 GRACE_S: Final = 8
 """How long requests that are under way have when it is told to stop."""
+IDLE_S: Final = 75
+"""After which an idle connection is closed: a proxy before us must be the first (60 s in nginx and AWS)."""
 _MIN_SECRET: Final = 32
 
 
@@ -50,6 +52,7 @@ def main() -> None:
         log_config=None,
         server_header=False,
         proxy_headers=False,  # nothing here asks who the client is
+        timeout_keep_alive=IDLE_S,
         timeout_graceful_shutdown=GRACE_S,
     )
 

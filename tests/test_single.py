@@ -36,7 +36,10 @@ from gateway import publishing
 async def publish(self, body): raise ZeroDivisionError("the long way")
 publishing.Publishing.publish = publish
 """
-HURRIED = "from gateway import bodies; bodies._BODY_S = 0.5"
+HURRIED = """
+from gateway import __main__, bodies
+bodies._BODY_S, __main__.IDLE_S = 0.5, 5
+"""
 
 
 class Merchant:
@@ -240,7 +243,7 @@ def test_requests_that_do_not_wait_for_answers_get_them_in_order(alone: Pipeline
         assert [answered(connection)[0] for _ in bodies] == [202 if n % 3 else 422 for n in range(9)]
 
 
-def test_a_connection_is_closed_when_it_has_been_idle_for_five_seconds(alone: Pipeline) -> None:
+def test_a_connection_is_closed_when_it_has_been_idle_for_long(alone: Pipeline) -> None:
     shop, body = Merchant(alone), BODIES["orders"]
     request = shop.head(f"Content-Length: {len(body)}") + body
     with shop.connection() as connection:
