@@ -190,22 +190,23 @@ async def publish_one(
 ) -> None:
     """Publish a message that carries no rows; `content` is what makes a second one the same. Errors as `publish`."""
     state = request.state
-    value = codec.encode(type_, record)
+    value, traceparent = codec.encode(type_, record), traces.traceparent(request.scope)
+    event_id = envelope.event_id(state.settings.secret, tenant_id, origin.id, "1-1")
     headers = envelope.headers_of(
-        event_id=envelope.event_id(state.settings.secret, tenant_id, origin.id, "1-1"),
+        event_id=event_id,
         type=type_,
         source="gateway",
         accepted_ms=time.time_ns() // 1_000_000,
         rows=0,
         value=value,
-        traceparent=None,
+        traceparent=traceparent,
         request=origin,
         body_hash=hashlib.sha256(content.encode()).hexdigest(),
     )
     try:
-        await state.producer.send(
-            state.settings.named(topics.INGESTION), topics.partition_key(tenant_id), value, headers
-        )
+        topic = state.settings.named(topics.INGESTION)
+        sent = state.producer.send(topic, topics.partition_key(tenant_id), value, headers)
+        await traces.follow(sent, traceparent, topic, event_id, tenant_id)
     except Unavailable as exc:
         raise unavailable(str(exc)) from exc
 

@@ -6,15 +6,18 @@ a line of his own into a log. In text, the trace of an exception goes over sever
 
 import json
 import logging
+import math
 import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from schemas.settings import Settings
 
 _CONTROL: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 _TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+_SELDOM_S: Final = 10.0
 _OWN: Final = frozenset(vars(logging.LogRecord("", 0, "", 0, "", (), None))) | {"message", "asctime", "color_message"}
 
 
@@ -54,6 +57,22 @@ class Json(logging.Formatter):
         return json.dumps(said, default=str)
 
 
+class Seldom(logging.Filter):
+    """What a client of librdkafka says of one kind, once in 10 s: while a broker is away it is 20 times a second."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock, self._said = clock, dict[tuple[Any, ...], float]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether this line is written."""
+        kind = record.args[:2] if isinstance(record.args, tuple) else ()  # such as FAIL, and the client's name
+        if (now := self._clock()) < self._said.get(kind, -math.inf) + _SELDOM_S:
+            return False
+        self._said[kind] = now
+        return True
+
+
 def handler(settings: Settings) -> logging.Handler:
     """What writes to stderr in the format that the settings name."""
     made = logging.StreamHandler(sys.stderr)
@@ -64,6 +83,7 @@ def handler(settings: Settings) -> logging.Handler:
 def setup(settings: Settings) -> None:
     """For a process that is ours from its beginning."""
     logging.basicConfig(level=settings.log_level, handlers=[handler(settings)], force=True)
+    logging.getLogger("librdkafka").addFilter(Seldom())
 
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Settings of every process, read once from the environment (README, "Configuration")."""
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -113,8 +114,12 @@ class Settings:
 
     @property
     def kafka(self) -> dict[str, Any]:
-        """How any client of librdkafka reaches the brokers, and proves who it is."""
-        said = {"bootstrap.servers": self.kafka_bootstrap_servers, "security.protocol": self.kafka_security_protocol}
+        """How any client of librdkafka reaches the brokers, and proves who it is; what it says goes to our logs."""
+        said: dict[str, Any] = {
+            "bootstrap.servers": self.kafka_bootstrap_servers,
+            "security.protocol": self.kafka_security_protocol,
+            "logger": logging.getLogger("librdkafka"),
+        }
         if self.kafka_security_protocol.startswith("SASL_"):
             said["sasl.mechanism"] = self.kafka_sasl_mechanism
             said["sasl.username"], said["sasl.password"] = self.kafka_sasl_username, self.kafka_sasl_password

@@ -46,6 +46,7 @@ def setup(role: str) -> None:
 
 def traceparent_of(raw: bytes | None) -> bytes | None:
     """A header's value, where it is one; of a later version what we know of it, as version 00 (Trace Context 4.3)."""
+    raw = raw and raw.strip(b" \t")  # no part of a field's value (RFC 9110, section 5.5)
     if raw is None or not _TRACEPARENT.fullmatch(raw) or (raw.startswith(b"00") and len(raw) != _KNOWN):
         return None
     return b"00" + raw[2:_KNOWN]

@@ -50,7 +50,7 @@ class Sink:
         self._accept_gap = accept_gap
         self._stopping = threading.Event()
         self._connection = Connection(settings.database_url, self._stopping)
-        self._admin = AdminClient({**settings.kafka, "log_level": 3})
+        self._admin = AdminClient({**settings.kafka, "log_level": 0})
         self._consumer = confluent_kafka.Consumer(
             {
                 **settings.kafka,

@@ -168,7 +168,7 @@ class Law:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "earliest",
                 "enable.partition.eof": True,
-                "log_level": 3,
+                "log_level": 0,
             }
         )
         try:

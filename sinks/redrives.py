@@ -74,7 +74,7 @@ def await_known(db: psycopg.Connection[Any], settings: Settings, seconds: float)
     """
     topic = settings.named(topics.REDRIVES)
     at = confluent_kafka.TopicPartition(topic, 0)
-    kafka = AdminClient(settings.kafka)
+    kafka = AdminClient({**settings.kafka, "log_level": 0})
     latest = kafka.list_offsets({at: OffsetSpec.latest()}, request_timeout=seconds)[at]
     try:
         end = latest.result().offset

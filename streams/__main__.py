@@ -31,7 +31,8 @@ def main() -> None:
         prometheus_client.start_http_server(settings.metrics_port, settings.metrics_host)
     metrics.of_role("streams")
     app = create_app(settings, partitions)
-    worker = Worker(app, override_logging=False, redirect_stdouts=False)
+    worker = Worker(app, override_logging=False, redirect_stdouts=False, quiet=True)
+    worker.spinner = None  # it would write escape codes between the lines of the log
     # Faust is talkative: what it reports at INFO is of use only to those who debug Faust.
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)

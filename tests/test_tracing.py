@@ -50,12 +50,18 @@ def collector() -> Iterator[Collector]:
 
 def lines(pipeline: Pipeline, role: str, event_id: str) -> list[dict[str, Any]]:
     """What a role has logged of an event."""
-    logged = [json.loads(line) for line in pipeline.log(role).splitlines() if line.startswith("{")]
-    return [line for line in logged if line.get("event_id") == event_id]
+    return [line for line in logged(pipeline, role) if line.get("event_id") == event_id]
+
+
+def logged(pipeline: Pipeline, role: str) -> list[dict[str, Any]]:
+    """All that a role has logged, whoever of it did: an object a line."""
+    return [json.loads(line) for line in pipeline.log(role).splitlines()]
 
 
 def test_a_sampled_trace_is_logged_by_every_process_and_another_by_none(own_pipeline: Pipeline) -> None:
     own_pipeline.settings = own_pipeline.settings_with(log_format="json")
+    unreachable = f"{own_pipeline.settings.kafka_bootstrap_servers},{HOST}:{free_port()}"
+    own_pipeline.settings = own_pipeline.settings_with(kafka_bootstrap_servers=unreachable)
     own_pipeline.start("streams", "sinks", "gateway")
     tenant, key = own_pipeline.tenant()
     seen = own_pipeline.post(tenant, key, "orders", order(1), traceparent=SAMPLED).json()["event_ids"][0]
@@ -82,6 +88,16 @@ def test_a_sampled_trace_is_logged_by_every_process_and_another_by_none(own_pipe
             assert line["took_ms"] > 0
             assert line.get("outcome") == {"produce": None, "process": "new", "write": "applied"}[what], line
             assert (line.get("rows"), line.get("applied")) == ((1, 1) if what == "write" else (None, None))
+    upload = own_pipeline.http.post(
+        f"/api/v1/tenants/{tenant}/uploads",
+        json={"entity": "orders"},
+        headers={"X-API-Key": key, "traceparent": SAMPLED},
+    )
+    assert upload.status_code == 201, upload.text
+    opened = [line for line in logged(own_pipeline, "gateway") if line["message"] == "produce"][-1]["event_id"]
+    for role, what in zip(ROLES, ("produce", "process", "write"), strict=True):
+        [line] = eventually(lambda role=role: lines(own_pipeline, role, opened))
+        assert line["message"] == what
     for role in ROLES:
         assert lines(own_pipeline, role, unseen) == lines(own_pipeline, role, strange) == []
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.logs import handler
+from schemas.logs import Seldom, handler
 from schemas.settings import Settings
 
 NASTY = "acme\n2026-01-01 00:00:00,000 CRITICAL sinks: all is lost\r\x1b[2J\u2028\x85"
@@ -51,3 +51,20 @@ def test_text_is_for_people_and_keeps_a_trace_readable(capsys: pytest.CaptureFix
     assert lines[0].endswith("WARNING sinks.consumer: of acme event_id=e-1")
     assert lines[1].startswith("    Traceback")
     assert all(line.startswith("    ") for line in lines[1:])
+
+
+def test_a_client_that_cannot_connect_says_so_seldom() -> None:
+    now = 0.0
+    seldom = Seldom(clock=lambda: now)
+
+    def said(facility: str, client: str) -> bool:
+        args = (facility, client, f"Connect failed at {now}")
+        return seldom.filter(logging.LogRecord("librdkafka", logging.ERROR, "", 0, "%s [%s] %s", args, None))
+
+    passed = []
+    for n in range(400):  # 20 s
+        now = n / 20
+        passed.append((said("FAIL", "sink"), said("FAIL", "producer")))
+    assert [n for n, both in enumerate(passed) if both == (True, True)] == [0, 200]
+    assert sum(map(sum, passed)) == 4
+    assert said("ERROR", "sink")

@@ -13,6 +13,7 @@ GOOD = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
         (GOOD, GOOD),
         (b"01" + GOOD[2:], GOOD),
         (b"cc" + GOOD[2:] + b"-what-will-be", GOOD),
+        (b" " + GOOD + b"\t ", GOOD),  # whitespace around a field is no part of it (RFC 9110, section 5.5)
         (GOOD + b"-extra", None),
         (b"ff" + GOOD[2:], None),
         (b"cc" + GOOD[2:] + b".what", None),
