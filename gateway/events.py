@@ -13,6 +13,7 @@ from gateway.sql import statement
 from gateway.tenants import authenticated
 from schemas import envelope
 from schemas.corrections import corrected_event
+from schemas.envelope import ROWS_REJECTED
 
 _MAX_ERRORS: Final = 100
 _MAX_LINES: Final = 101
@@ -21,7 +22,8 @@ _MAX_LINES: Final = 101
 async def event(request: Request) -> Response:
     """Tell what became of an event.
 
-    `pending` where this installation made its id and it is not in the ledger yet.
+    `pending` where this installation made its id and it is not in the ledger yet. Rows that were refused before they
+    were accepted count as rejected, with those of their lines; they may follow some milliseconds behind the others.
     """
     tenant_id = authenticated(request).tenant_id
     filters.none(request.query_params)
@@ -30,8 +32,8 @@ async def event(request: Request) -> Response:
         lines = await _lines(db, tenant_id, event_id)
         if lines:
             first, *repeats = lines
-            found = first | await _errors(db, tenant_id, first["position"]) | {"repeats": repeats}
-            return json(200, found, {"Cache-Control": "no-store"})
+            errors, refused = await _errors(db, tenant_id, first["position"])
+            return json(200, _with(refused, first) | errors | {"repeats": repeats}, {"Cache-Control": "no-store"})
     if envelope.issued(request.state.settings.secret, tenant_id, corrected_event(event_id)):
         return json(200, {"event_id": event_id, "status": "pending"}, {"Cache-Control": "no-store"})
     raise Problem(404, "unknown_event", "no gateway made this event id for this tenant, and it is not in the ledger")
@@ -53,12 +55,19 @@ def _answer(line: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-async def _errors(db: Db, tenant_id: str, position: dict[str, Any]) -> dict[str, Any]:
-    """The first row errors of the message at this position, and how many are left out."""
+def _with(refused: int, line: dict[str, Any]) -> dict[str, Any]:
+    """The line with the rows that a gateway refused: the ledger, which has what was accepted, does not count them."""
+    status = "rejected" if line["type"] == ROWS_REJECTED and refused else line["status"]
+    return line | {"status": status, "rows": line["rows"] + refused, "rejected": line["rejected"] + refused}
+
+
+async def _errors(db: Db, tenant_id: str, position: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The first row errors of the message at this position and how many are left out; how many a gateway refused."""
     cursor = db.cursor(row_factory=dict_row)
-    await cursor.execute(statement("row_errors_of_line"), [tenant_id, *position.values(), _MAX_ERRORS])
+    wanted = {"tenant_id": tenant_id, "rows_rejected": ROWS_REJECTED, "limit": _MAX_ERRORS} | position
+    await cursor.execute(statement("row_errors_of_line"), wanted)
     errors = await cursor.fetchall()
-    total = errors[0]["total"] if errors else 0
+    total, refused = (errors[0]["total"], errors[0]["before"]) if errors else (0, 0)
     for error in errors:
-        del error["total"]
-    return {"errors": errors, "errors_omitted": total - len(errors)}
+        del error["total"], error["before"]
+    return {"errors": errors, "errors_omitted": total - len(errors)}, refused

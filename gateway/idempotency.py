@@ -158,6 +158,7 @@ async def _answer(db: Db, tenant_id: str, lines: list[Any]) -> Answer:
     for line in lines:
         if line[1] != ROWS_REJECTED:
             continue
+        answer.keep(line[0])
         for number, errors in await (await db.execute(_REJECTED, [tenant_id, *line[7:10]])).fetchall():
             answer.rejected += 1
             room = _MAX_ERRORS - len(answer.errors)

@@ -72,6 +72,7 @@ def answered(answer: Answer, headers: dict[str, str], *, dry: bool = False) -> R
             errors=answer.errors,
             headers=headers,
             errors_omitted=answer.errors_omitted,
+            rejected_ids=answer.rejected_ids,
         )
     if dry:
         return json(200, Validated([], answer.accepted, answer.rejected, answer.errors, answer.errors_omitted), headers)

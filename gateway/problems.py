@@ -21,6 +21,10 @@ class ProblemDetails(Struct):
     retriable: Annotated[bool, Meta(description="Whether the same request can work later, after Retry-After.")]
     errors: Annotated[list[RowError], Meta(description="What is wrong with each row.")] | UnsetType = UNSET
     errors_omitted: Annotated[int, Meta(description="How many more errors there are.")] | UnsetType = UNSET
+    rejected_ids: (
+        Annotated[list[str], Meta(description="Of the messages that keep the rejected rows, where they are kept.")]
+        | UnsetType
+    ) = UNSET
     parameter: Annotated[str, Meta(description="The parameter that is wrong.")] | UnsetType = UNSET
     # The name is of draft-ietf-httpapi-ratelimit-headers-10, section "Quota Exceeded".
     violated_policies: list[str] | UnsetType = field(default=UNSET, name="violated-policies")

@@ -6,7 +6,7 @@ import time
 from itertools import chain
 from typing import Annotated, Final
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 from starlette.requests import Request
 
 from gateway import parse, traces
@@ -34,6 +34,14 @@ class Answer(Struct):
     rejected: Annotated[int, Meta(description="Rows.")]
     errors: Annotated[list[parse.RowError], Meta(description="Several a row, and 1,000 at most.")]
     errors_omitted: int
+    rejected_ids: (
+        Annotated[list[str], Meta(description="Of the messages that keep the rejected rows, where they are kept.")]
+        | UnsetType
+    ) = UNSET
+
+    def keep(self, rejected_id: str) -> None:
+        """One more message keeps rejected rows."""
+        self.rejected_ids = [*(self.rejected_ids or ()), rejected_id]
 
 
 class Body:
@@ -142,7 +150,9 @@ class Publishing:
         record = {"tenant_id": self._tenant.tenant_id, "entity": self._entity.name, "rejected": rejected}
         value = codec.encode(ROWS_REJECTED, record)
         if len(value) <= topics.MAX_MESSAGE_BYTES or len(rejected) == 1:
-            self._send(ROWS_REJECTED, f"rejected {first}-{last}", value, 0, first, last)
+            event_id = self._send(ROWS_REJECTED, f"rejected {first}-{last}", value, 0, first, last)
+            if not self._dry:
+                self._answer.keep(event_id)
             return
         half = len(rejected) // 2
         between = rejected[half]["line"]

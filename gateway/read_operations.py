@@ -166,7 +166,10 @@ class _Line(Struct, kw_only=True):
     superseded: int | UnsetType = UNSET
     duplicate: int | UnsetType = UNSET
     conflict: int | UnsetType = UNSET
-    rejected: int | UnsetType = UNSET
+    rejected: (
+        Annotated[int, Meta(description="Those refused before they were accepted, too, where they are kept.")]
+        | UnsetType
+    ) = UNSET
     code: str | UnsetType | None = UNSET
     detail: str | UnsetType | None = UNSET
     accepted_at: _DateTime | UnsetType = UNSET
@@ -190,7 +193,7 @@ class Event(_Line, kw_only=True):
         Meta(
             description="Of the message, which is decided once: applied says that its rows were dealt with, one by one,"
             " and so it says of one whose rows were all superseded or rejected. `applied` and the other counts say what"
-            " became of the rows."
+            " became of the rows. rejected is said, too, of a message that only keeps rows which were not accepted."
         ),
     ]
     errors: Annotated[list[RowOfEvent], Meta(description="The first 100 rows that were refused.")] | UnsetType = UNSET

@@ -199,6 +199,26 @@ def test_stock_and_ledger_by_keyboard_alone(pipeline: Pipeline, browser: Browser
         expect(visit.section("ledger").locator(".problem")).to_contain_text("not in the ledger")
 
 
+def test_a_search_of_the_ledger_shows_the_rows_that_were_refused(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        bad = b'{"external_order_id": "<b>X</b>"}\n'
+        event = visit.send("/ingest/orders", bad + order(1), "application/x-ndjson")["event_ids"][0]
+        url = f"/api/v1/tenants/{visit.tenant}/ingest/orders"
+        refused = pipeline.http.post(url, content=bad * 120, headers={"X-API-Key": visit.key}).json()["rejected_ids"][0]
+        pipeline.drained()
+        visit.log_in()
+        ledger = visit.section("ledger")
+        for searched, rejected in ((event, 1), (refused, 120)):
+            path = f"/api/v1/tenants/{visit.tenant}/events/{searched}"
+            eventually(lambda p=path: pipeline.http.get(p, headers={"X-API-Key": visit.key}).json().get("rejected"))
+            find(visit, "Event id", searched)
+            expect(ledger.locator("dl")).to_contain_text(re.compile(rf"rejected\s*{rejected}"))
+            expect(ledger.locator("tbody tr").first).to_contain_text("total_amount is required")
+            expect(ledger.locator("code").first).to_have_text('{"external_order_id": "<b>X</b>"}')
+        expect(ledger.locator(".badge")).to_have_text("rejected")
+        expect(ledger).to_contain_text("20 more are not shown")
+
+
 def find(visit: Visit, label: str, text: str) -> None:
     """Tab to a field, as somebody without a mouse does, and search."""
     field = visit.page.get_by_role("textbox", name=label)

@@ -82,6 +82,64 @@ def test_rows_that_were_refused_late_are_listed(asked: Asked) -> None:
     assert (said["errors"][0]["line"], said["errors"][0]["code"]) == (2, "sku_taken")
 
 
+def test_rows_that_a_gateway_refused_are_accounted_for_beside_those_it_accepted(asked: Asked) -> None:
+    bad = b'{"external_order_id": "B-%d"}\n'
+    whole = order(10) + bad % 1 + b"".join(map(order, range(11, 1_010))) + bad % 2  # two messages: 1,000 lines each
+    answer = asked.pipeline.post(asked.tenant, asked.key, "orders", whole, Idempotency_Key="mixed")
+    said = answer.json()
+    assert (said["accepted"], said["rejected"], len(said["event_ids"])) == (1_000, 2, 2)
+    asked.pipeline.drained()
+    ends = [eventually(lambda e=e: (now := asked.said(e)).get("rejected") and now) for e in said["event_ids"]]
+    assert [(end["status"], end["rows"], end["applied"], end["rejected"]) for end in ends] == [
+        ("applied", 1_000, 999, 1),
+        ("applied", 2, 1, 1),
+    ]
+    first = {"line": 2, "pointer": "/total_amount", "code": "missing_field", "detail": "total_amount is required"}
+    assert ends[0]["errors"] == [first | {"row": (bad % 1).decode().strip()}]
+    assert [error["line"] for error in ends[1]["errors"]] == [1_002]
+    again = asked.pipeline.post(asked.tenant, asked.key, "orders", whole, Idempotency_Key="mixed")
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert again.json() == said
+    kept = [eventually(lambda e=e: asked.said(e).get("errors")) for e in said["rejected_ids"]]
+    assert [[error["line"] for error in errors] for errors in kept] == [[2], [1_002]]
+
+
+def test_a_request_of_which_no_row_was_accepted_tells_where_its_rows_are_kept(asked: Asked) -> None:
+    other = Asked(asked.pipeline)
+    body = b'{"external_order_id": "B-3"}\n{"external_order_id":\n' + order(12)
+    answer = asked.pipeline.post(asked.tenant, asked.key, "orders", body, "?on_error=reject", Idempotency_Key="none")
+    [event_id] = problem(answer, 422, "rows_rejected")["rejected_ids"]
+    said = eventually(lambda: (now := asked.said(event_id))["status"] != "pending" and now)
+    assert (said["type"], said["status"]) == ("tillstream.rows-rejected.v1", "rejected")
+    assert (said["rows"], said["applied"], said["rejected"]) == (2, 0, 2)
+    assert [(error["line"], error["row"]) for error in said["errors"]] == [
+        (1, '{"external_order_id": "B-3"}'),
+        (2, '{"external_order_id":'),
+    ]
+    again = asked.pipeline.post(asked.tenant, asked.key, "orders", body, "?on_error=reject", Idempotency_Key="none")
+    assert again.json() == answer.json()
+    problem(other.get(event_id), 404, "unknown_event")
+    dry = asked.pipeline.post(asked.tenant, asked.key, "orders", body, "?on_error=reject&validate_only=true")
+    assert "rejected_ids" not in problem(dry, 422, "rows_rejected")  # nothing is kept
+
+
+def test_refused_rows_of_another_tenant_under_the_same_request_stay_its_own(asked: Asked) -> None:
+    """The request's id is a function of tenant and key; here a second tenant's ledger has the very same one."""
+    body = order(13) + b'{"external_order_id": "B-4"}\n'
+    event_id = asked.send(body, Idempotency_Key="shared")
+    eventually(lambda: asked.said(event_id).get("rejected") == 1)
+    other = Asked(asked.pipeline)
+    mine = other.send(order(14), Idempotency_Key="shared")
+    other.pipeline.drained()
+    asked.pipeline.sql(
+        "UPDATE ledger SET (request_id, body_hash, last_line) = (SELECT request_id, body_hash, last_line FROM ledger"
+        " WHERE tenant_id = %s AND event_id = %s) WHERE tenant_id = %s RETURNING 1",
+        asked.tenant, event_id, other.tenant,
+    )  # fmt: skip
+    said = other.said(mine)
+    assert (said["rows"], said["rejected"], said["errors"]) == (1, 0, [])
+
+
 async def publish(pipeline: Pipeline, tenant: str, event_id: str) -> None:
     row = {
         "external_order_id": "D-1",

@@ -318,13 +318,20 @@ search("stock", async (id) => {
   ];
 });
 
+/** A refused row: where, why, and what came, which may be long. */
+function refusedRow({ line, code, detail, row }) {
+  const cut = row?.length > 300 ? `${row.slice(0, 300)}…` : row;
+  return [line, code, el("span", {}, detail, cut ? el("code", { class: "sent" }, cut) : null)];
+}
+
 search("ledger", async (id) => {
   const found = await get(`/events/${id}`);
   const rows = ["rows", "applied", "superseded", "duplicate", "conflict", "rejected"].map((name) => [name, found[name]]);
   return [
     facts([["status", badge(found.status)], ["type", found.type], ...rows, ["code", found.code], ["detail", found.detail],
       ["accepted", found.accepted_at && time(found.accepted_at)], ["applied at", found.applied_at && time(found.applied_at)]]),
-    ...(found.errors?.length ? [table(["line", "code", "what is wrong"], found.errors.map((e) => [e.line, e.code, e.detail]))] : []),
+    ...(found.errors?.length ? [table(["line", "code", "what is wrong"], found.errors.map(refusedRow))] : []),
+    ...(found.errors_omitted ? [el("p", { class: "hint" }, `${number.format(found.errors_omitted)} more are not shown.`)] : []),
   ];
 });
 
