@@ -96,6 +96,52 @@ def test_a_wrong_key_is_told_and_a_good_one_shows_what_comes(pipeline: Pipeline,
         assert visit.key not in visit.page.content()
 
 
+def revoke(visit: Visit) -> str:
+    """End the key that the page has; the tenant's new one."""
+    admin = {"Authorization": f"Bearer {visit.pipeline.settings.admin_token}"}
+    keys = f"/api/v1/admin/tenants/{visit.tenant}"
+    [old] = visit.pipeline.http.get(keys, headers=admin).json()["keys"]
+    visit.key = visit.pipeline.http.post(f"{keys}/keys", json={}, headers=admin).json()["api_key"]
+    assert visit.pipeline.http.delete(f"{keys}/keys/{old['key_id']}", headers=admin).status_code == 200
+    return visit.key
+
+
+@pytest.mark.parametrize("told_by", ["polls", "stream"])
+def test_a_key_that_was_revoked_leads_back_to_the_login_and_leaves_no_data(
+    pipeline: Pipeline, browser: Browser, told_by: str
+) -> None:
+    with Visit(pipeline, browser) as visit:
+        visit.send("/stock-events", {"product_id": "Secret tea", "kind": "received", "quantity": 4711})
+        for amount in (40, 40, 40, 40, 40, 40, 4):
+            visit.send("/products/Secret mug/price-event", {"new_price": amount})
+        pipeline.drained()
+        visit.log_in()
+        old, page = visit.key, visit.page
+        expect(visit.section("alerts").locator("li")).to_contain_text("Secret mug")
+        expect(visit.section("alerts").locator(".live")).to_have_text("live")
+        find(visit, "Product", "Secret tea")
+        expect(visit.section("stock")).to_contain_text("4,711")
+        if told_by == "stream":
+            page.route(re.compile("/activity|/uploads|status=held"), lambda route: route.abort())
+            expect(visit.section("now").locator(".problem")).to_contain_text("cannot be reached")
+        revoke(visit)
+        if told_by == "stream":  # whose next event says so
+            visit.send("/products/Secret mug/price-event", {"new_price": 400})
+        expect(page.get_by_role("alert")).to_contain_text("does not work any more")
+        expect(page.get_by_label("Tenant")).to_be_focused()
+        expect(page.get_by_label("API key")).to_have_value("")
+        expect(page.locator("#sections")).to_be_hidden()
+        left = page.content()
+        assert [word for word in ("Secret", "4,711", "4711", visit.tenant, old) if word in left] == []
+        page.unroute_all()
+        visit.log_in()
+        expect(page.get_by_role("heading", name="Now")).to_be_focused()
+        expect(visit.section("stock").locator(".found")).to_be_empty()
+        page.reload()
+        expect(page.get_by_label("Tenant")).to_be_visible()
+        expect(page.locator("#login .problem")).to_be_empty()
+
+
 def test_uploads_with_progress_and_refused_rows(pipeline: Pipeline, browser: Browser) -> None:
     with Visit(pipeline, browser) as visit:
         visit.log_in()

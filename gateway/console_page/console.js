@@ -6,7 +6,8 @@ const number = new Intl.NumberFormat("en");
 const LOOKED_THROUGH = 1_000;  // held prices, so that a page that is open costs little however many there were
 const PATIENCE_MS = 10_000, DECIDED_MS = 60_000;
 const SILENT_MS = 40_000;  // of a stream that says something every 15 s
-let base = "", key = "";
+const ENDED = "#key-ended";
+let base = "", key = "", inside = false, ended = false;
 
 /** An element with attributes, its children text or elements: text never becomes markup. */
 function el(name, attributes = {}, ...children) {
@@ -24,6 +25,14 @@ function away() {
   throw new Error("The gateway cannot be reached.");
 }
 
+/** Back to the login, in a page loaded anew: nothing of the tenant's is left. The hash says why to the page that comes. */
+function leave(hash = "") {
+  ended = true;
+  $("#sections").replaceChildren();
+  history.replaceState(null, "", hash || location.pathname);
+  location.reload();
+}
+
 /** The API's answer; throws an Error with the problem's detail (RFC 9457). */
 async function call(path, { body, headers, ...rest } = {}) {
   const json = body === undefined ? {} : { "Content-Type": "application/json", "Idempotency-Key": crypto.randomUUID() };
@@ -32,6 +41,8 @@ async function call(path, { body, headers, ...rest } = {}) {
     body: body === undefined ? undefined : JSON.stringify(body), cache: "no-store",
     signal: AbortSignal.timeout(PATIENCE_MS), ...rest,
   }).catch(away);
+  if (inside && answer.status === 401) leave(ENDED);
+  if (ended) return new Promise(() => {});  // whoever waits does not go on in a page that is being left
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({}));
   throw new Error(problem.detail ?? `the gateway answered ${answer.status}`);
@@ -175,7 +186,10 @@ async function followAlerts() {
       for await (const event of events(answer.body, silence)) {
         if (event.id) lastId = event.id;
         if (event.name === "alert") takeAlert(JSON.parse(event.data));
-        if (event.name === "end") why = JSON.parse(event.data).detail;
+        if (event.name !== "end") continue;
+        const said = JSON.parse(event.data);
+        if (said.code === "key_ended") return leave(ENDED);
+        why = said.detail;
       }
       live.textContent = why;
     } catch (error) { live.textContent = error.message; }
@@ -348,6 +362,7 @@ $("#login").addEventListener("submit", async (event) => {
     return;
   }
   try { showActivity(await get("/activity")); } catch (error) { problemOf(event.target, error); return; }
+  inside = true;
   event.target.reset();
   event.target.hidden = true;
   for (const part of ["nav", "#who", "#sections"]) $(part).hidden = false;
@@ -359,4 +374,9 @@ $("#login").addEventListener("submit", async (event) => {
   repeat($("#held"), 3000, showHeld);  // an alert comes some milliseconds before it can be read
   followAlerts();
 });
-$("#leave").addEventListener("click", () => location.reload());
+$("#leave").addEventListener("click", () => leave());
+if (location.hash === ENDED) {
+  history.replaceState(null, "", location.pathname);
+  problemOf($("#login"), new Error("Your API key does not work any more: it was revoked or has expired. Log in with another one."));
+  $("#login input").focus();
+}
