@@ -1,13 +1,12 @@
 """Alerts on prices for people: those that are, those that come, and the prices that wait for a decision."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
 
-from deploy.as_tenant import Caller, segment
-from deploy.price_view import IN_FORCE
+from deploy.as_tenant import Caller
 from producers.calls import Refused
 from schemas.errors import Misconfigured
 
@@ -49,33 +48,10 @@ class Follower:
         return None
 
 
-async def held(
-    caller: Caller, product_id: str | None, begins: Callable[[int], None], looked: Callable[[], None]
-) -> list[dict[str, Any]]:
-    """The alerts of prices that still are held, the newest first. A product has one at most: the last."""
-    last: dict[str, dict[str, Any]] = {}
-    for alert in await caller.pages("price-alerts", None, status="held", product_id=product_id):
-        last.setdefault(alert["product_id"], alert)
-    waiting = [alert for alert in last.values() if alert["decision"] is None]
-    begins(len(waiting))
-
-    async def holds(alert: dict[str, Any]) -> bool:
-        price = await caller.get(f"prices/{segment(alert['product_id'])}")
-        looked()
-        return _still(price["changes"], alert["held_offset"])
-
-    kept = await asyncio.gather(*map(holds, waiting))
-    return [alert for alert, holds in zip(waiting, kept, strict=True) if holds]
-
-
-def _still(changes: list[dict[str, Any]], held_offset: int) -> bool:
-    """Whether nothing came after a held price that took its place, as far as the last changes tell."""
-    for change in changes:
-        if change["status"] == "held" and change["held_offset"] == held_offset:
-            return True
-        if change["status"] in (*IN_FORCE, "held"):
-            return False
-    return True
+async def held(caller: Caller, product_id: str | None) -> list[dict[str, Any]]:
+    """The alerts of prices that wait for a decision, the newest first. A product has one at most."""
+    found = await caller.pages("price-alerts", None, status="held", product_id=product_id)
+    return [alert for alert in found if alert["decision"] is None and alert["superseded_by"] is None]
 
 
 async def decide(

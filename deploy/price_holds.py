@@ -97,18 +97,8 @@ def reject(
 
 async def _held(tenant: Caller, product_ids: list[str | None]) -> Alerts:
     """What is held of these products; of all where one is None."""
-    found: Alerts = []
-    with bars() as progress:
-        bar = progress.add_task("held prices", total=None)
-        async with tenant.gateway:
-            for product_id in product_ids:
-                found += await price_alerts.held(
-                    tenant,
-                    product_id,
-                    lambda total: progress.update(bar, total=total),
-                    lambda: progress.advance(bar),
-                )
-    return found
+    async with tenant.gateway:
+        return [alert for product_id in product_ids for alert in await price_alerts.held(tenant, product_id)]
 
 
 async def _decide(

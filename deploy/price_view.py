@@ -47,10 +47,11 @@ def verdict_line(verdict: dict[str, Any]) -> str:
 
 
 def alert_line(alert: dict[str, Any]) -> str:
-    """A verdict with its time, and what was decided where it was held."""
-    decision = alert.get("decision")
-    decided = f" [{decision['decision']} by {decision['decided_by']}]" if decision else ""
-    return f"{alert['logged_at']} {verdict_line(alert)}{decided}"
+    """A verdict with its time, and what became of it where it was held."""
+    decision, successor = alert.get("decision"), alert.get("superseded_by")
+    became = f" [{decision['decision']} by {decision['decided_by']}]" if decision else ""
+    became = f" [superseded by {successor['new_price']}]" if successor else became
+    return f"{alert['logged_at']} {verdict_line(alert)}{became}"
 
 
 def show_price(price: dict[str, Any], to: Console = console) -> None:

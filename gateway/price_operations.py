@@ -73,10 +73,27 @@ class Decided(Struct):
     logged_at: DateTime
 
 
+class Successor(Struct):
+    """The later price of the product that took the place of a held one."""
+
+    status: Annotated[Literal["accepted", "anomaly", "held"], Meta(description="What became of it at first.")]
+    new_price: Price
+    new_currency: str | None
+    event_id: str
+    logged_at: DateTime
+
+
 class StoredAlert(Told, kw_only=True):
     """A change of a price about which something was found."""
 
-    decision: Annotated[Decided | None, Meta(description="Of a held price; null while nobody has decided.")]
+    decision: Annotated[Decided | None, Meta(description="Of a held price; null where nobody has decided.")]
+    superseded_by: Annotated[
+        Successor | None,
+        Meta(
+            description="Of a held price that nobody decided in time: it waits no more. One that waits has neither this"
+            " nor a decision."
+        ),
+    ]
 
 
 class ChangePage(Struct):

@@ -162,8 +162,8 @@ async def price_history(request: Request) -> Response:
 async def price_alerts(request: Request) -> Response:
     """List alerts on prices, the newest first.
 
-    Anomalies, and prices that were held or rejected for one, with what was decided about those held. A page, or all of
-    them as NDJSON or CSV, as Accept says.
+    Anomalies, and prices that were held or rejected for one; with what was decided about those held, or which later
+    price took their place. A page, or all of them as NDJSON or CSV, as Accept says.
     """
     return await listing(request, "price_alerts")
 

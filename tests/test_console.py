@@ -162,12 +162,16 @@ def test_uploads_with_progress_and_refused_rows(pipeline: Pipeline, browser: Bro
         assert [(row["chunk"], row["line"]) for row in rows] == [(1, 2)]
 
 
+def hold_shifts(visit: Visit) -> None:
+    policy = {"policies": {"prices": {"actions": {"decimal_shift": "hold"}}}}
+    admin = {"Authorization": f"Bearer {visit.pipeline.settings.admin_token}"}
+    changed = visit.pipeline.http.patch(f"/api/v1/admin/tenants/{visit.tenant}", json=policy, headers=admin)
+    assert changed.status_code == 200, changed.text
+
+
 def test_alerts_come_by_themselves_and_held_prices_are_decided(pipeline: Pipeline, browser: Browser) -> None:
     with Visit(pipeline, browser) as visit:
-        policy = {"policies": {"prices": {"actions": {"decimal_shift": "hold"}}}}
-        admin = {"Authorization": f"Bearer {pipeline.settings.admin_token}"}
-        changed = pipeline.http.patch(f"/api/v1/admin/tenants/{visit.tenant}", json=policy, headers=admin)
-        assert changed.status_code == 200, changed.text
+        hold_shifts(visit)
         visit.log_in()
         expect(visit.section("alerts").locator(".live")).to_have_text("live")
         prices = [{"product_id": p, "new_price": 40} for p in ("A", "B")] * 6
@@ -193,9 +197,29 @@ def test_alerts_come_by_themselves_and_held_prices_are_decided(pipeline: Pipelin
         visit.send("/products/C/price-event", {"new_price": 40})
         visit.send("/products/C/price-event", {"new_price": 4})
         expect(held.filter(has_text="decimal shift")).to_have_count(1)
+        visit.page.route("**/price-alerts?status=held*", lambda route: route.abort())  # so that the page learns it late
+        expect(visit.section("held").locator(".problem")).to_contain_text("cannot be reached")
         visit.send("/products/C/price-event", {"new_price": 41})
         visit.page.get_by_role("button", name="approve the price of C").click()
         expect(visit.section("held")).to_contain_text("another price came since")
+
+
+def test_a_held_price_that_was_overtaken_waits_no_more(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser) as visit:
+        hold_shifts(visit)
+        for amount in (40, 4):
+            visit.send("/products/C/price-event", {"new_price": amount})
+        visit.log_in()
+        held, badges = visit.section("held").locator("li"), visit.section("alerts").locator(".badge")
+        expect(held).to_have_count(1)
+        visit.send("/products/C/price-event", {"new_price": 41})
+        expect(held).to_have_count(0)
+        expect(visit.section("held")).to_contain_text("No price waits for a decision")
+        expect(badges).to_have_text(["superseded"])
+        visit.page.reload()
+        visit.log_in()
+        expect(badges).to_have_text(["superseded"])
+        expect(held).to_have_count(0)
 
 
 def test_a_price_waits_behind_many_that_are_decided(pipeline: Pipeline, browser: Browser) -> None:

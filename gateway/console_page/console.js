@@ -157,14 +157,15 @@ function takeAlert(alert) {
   const list = $("#alerts .list"), item = alertItem(alert);
   item.dataset.place = place;
   list.prepend(item);
-  if (alert.decision) showDecided(alert, alert.decision.decision);
+  showBecame(alert);
   while (list.children.length > LISTED) list.lastChild.remove();
 }
 
-/** Among the alerts, a price that was held shows what was decided. */
-function showDecided(alert, decision) {
-  const item = [...$("#alerts .list").children].find((shown) => shown.dataset.place === placeOf(alert));
-  if (item) $(".badge", item).replaceWith(badge(decision === "approve" ? "approved" : "rejected"));
+/** Among the alerts, a price that was held shows what became of it. */
+function showBecame(alert) {
+  const became = alert.superseded_by ? "superseded" : { approve: "approved", reject: "rejected" }[alert.decision?.decision];
+  const item = became && [...$("#alerts .list").children].find((shown) => shown.dataset.place === placeOf(alert));
+  if (item && $(".badge", item).textContent !== became) $(".badge", item).replaceWith(badge(became));
 }
 
 async function followAlerts() {
@@ -240,14 +241,17 @@ function heldItem(alert) {
   return item;
 }
 
-/** Held prices, the newest first, until there are as many undecided ones as are shown, or enough was looked through. */
+/** Whether a held price still is: nobody has decided, and no later price of the product took its place. */
+const waits = (alert) => !alert.decision && !alert.superseded_by;
+
+/** Held prices, the newest first, until there are as many that wait as are shown, or enough was looked through. */
 async function readHeld() {
   const found = [];
   let waiting = 0, cursor = "";
   do {
     const page = await get(`/price-alerts?status=held&limit=200${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
     found.push(...page.data);
-    waiting += page.data.filter((alert) => !alert.decision).length;
+    waiting += page.data.filter(waits).length;
     cursor = page.next_cursor ?? "";
   } while (cursor && waiting < LISTED && found.length < LOOKED_THROUGH);
   $("#held .more").hidden = !cursor || waiting >= LISTED;
@@ -256,7 +260,7 @@ async function readHeld() {
 
 async function showHeld() {
   const found = await readHeld();
-  const undecided = found.filter((alert) => !alert.decision && !decided.has(placeOf(alert))).slice(0, LISTED);
+  const undecided = found.filter((alert) => waits(alert) && !decided.has(placeOf(alert))).slice(0, LISTED);
   const open = new Map(undecided.map((alert) => [placeOf(alert), alert]));
   const list = $("#held .list");
   for (const item of [...list.children]) if (!open.has(item.dataset.place)) takeAway(item);
@@ -265,7 +269,7 @@ async function showHeld() {
     if (next?.dataset.place === place) next = next.nextElementSibling;
     else list.insertBefore(heldItem(alert), next);
   }
-  for (const alert of found) if (alert.decision) showDecided(alert, alert.decision.decision);
+  for (const alert of found) showBecame(alert);
 }
 
 /** Remove an item; the focus goes to what is beside it, or to the heading. */
@@ -291,7 +295,7 @@ async function decide(alert, decision, item) {
     const verdict = lines.find((line) => line.type === "verdict");
     $("#held .said").textContent = `${alert.product_id}: ${OUTCOMES[verdict?.status] ?? "sent; what became of it is not known yet"}`;
     if (verdict?.status in OUTCOMES) decided.add(placeOf(alert));
-    if (["accepted", "rejected"].includes(verdict?.status)) showDecided(alert, decision);
+    if (["accepted", "rejected"].includes(verdict?.status)) showBecame({ ...alert, decision: { decision } });
     takeAway(item, focused);
     problemOf($("#held"));
   } catch (error) {
