@@ -20,10 +20,12 @@ from gateway.tenants import authenticated
 from gateway.upload_state import UploadState
 from gateway.upload_token import Token
 from schemas import topics
+from schemas.envelope import ROWS_REJECTED
 from schemas.errors import Unavailable
 
 _SOURCES: Final = (topics.INGESTION, topics.STOCK, topics.PRICES)
 _LINES: Final = 5_000
+_REFUSED: Final = 100_000
 _MOST: Final = 100
 _UPLOADS: Final = """
 SELECT upload_id, entity, (extract(epoch FROM opened_at) * 1000000)::bigint,
@@ -51,7 +53,7 @@ class Activity(Struct):
     superseded: int
     duplicate: int
     conflict: int
-    rejected: int
+    rejected: Annotated[int, Meta(description="Those refused before they were accepted, too, where they are kept.")]
     median_ms: Annotated[float | None, Meta(description="From acceptance to the ledger; null where nothing came.")]
     p95_ms: float | None
 
@@ -84,6 +86,8 @@ async def activity(request: Request) -> Response:
         "topics": [settings.named(topic) for topic in _SOURCES],
         "partition": topics.partition_of(topics.partition_key(tenant_id), kafka.partitions),
         "lines": _LINES,
+        "rows_rejected": ROWS_REJECTED,
+        "refused": _REFUSED,
     }
     async with reading(request, tenant_id) as db:
         cursor = db.cursor(row_factory=dict_row)

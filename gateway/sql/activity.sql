@@ -2,7 +2,8 @@
 -- Each is found from the end of ledger's primary key, for a tenant lies on one partition of each topic.
 WITH newest AS (
     SELECT line.* FROM unnest(%(topics)s::text[]) AS source (topic), LATERAL (
-        SELECT applied_at, accepted_at, outcome, rows, applied, superseded, duplicate, conflict, rejected, correction
+        SELECT applied_at, accepted_at, outcome, rows, applied, superseded, duplicate, conflict, rejected, correction,
+               topic, partition, log_offset, type
         FROM ledger
         WHERE tenant_id = %(tenant_id)s AND ledger.topic = source.topic AND partition = %(partition)s
         ORDER BY log_offset DESC LIMIT %(lines)s
@@ -14,12 +15,19 @@ WITH newest AS (
 ), second AS (
     SELECT floor(extract(epoch FROM clock_timestamp() - applied_at))::int AS ago, sum(rows) AS rows
     FROM recent GROUP BY 1
+), refused AS (
+    -- Before they were accepted, so that the lines do not count them; at most so many that a look stays quick.
+    SELECT count(*)::int AS rows FROM (
+        SELECT FROM recent JOIN row_errors e USING (topic, partition, log_offset)
+        WHERE e.tenant_id = %(tenant_id)s AND recent.type = %(rows_rejected)s AND recent.outcome = 'applied'
+        LIMIT %(refused)s
+    ) AS counted
 )
 SELECT coalesce((SELECT json_agg(json_build_object('ago', ago, 'rows', rows) ORDER BY ago) FROM second), '[]') AS seconds,
-       coalesce(sum(rows), 0)::int AS rows,
+       coalesce(sum(rows), 0)::int + (SELECT rows FROM refused) AS rows,
        coalesce(sum(applied), 0)::int AS applied, coalesce(sum(superseded), 0)::int AS superseded,
        coalesce(sum(duplicate), 0)::int AS duplicate, coalesce(sum(conflict), 0)::int AS conflict,
-       coalesce(sum(rejected), 0)::int AS rejected,
+       coalesce(sum(rejected), 0)::int + (SELECT rows FROM refused) AS rejected,
        (percentile_disc(0.5) WITHIN GROUP (ORDER BY took))::float8 AS median_ms,
        (percentile_disc(0.95) WITHIN GROUP (ORDER BY took))::float8 AS p95_ms
 FROM recent
