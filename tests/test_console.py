@@ -222,6 +222,85 @@ def test_a_held_price_that_was_overtaken_waits_no_more(pipeline: Pipeline, brows
         expect(held).to_have_count(0)
 
 
+def held_prices(visit: Visit, number: int) -> None:
+    """So many prices wait, P0 the oldest."""
+    hold_shifts(visit)
+    for amount in (40, 4):
+        prices = [{"product_id": f"P{n}", "new_price": amount} for n in range(number)]
+        visit.send("/price-events", b"\n".join(json.dumps(p).encode() for p in prices), "application/x-ndjson")
+        visit.pipeline.drained()
+
+
+def test_several_held_prices_are_decided_at_once_by_keyboard_on_a_phone(pipeline: Pipeline, browser: Browser) -> None:
+    with Visit(pipeline, browser, PHONE) as visit:
+        held_prices(visit, 7)
+        visit.log_in()
+        section, page, keyboard = visit.section("held"), visit.page, visit.page.keyboard
+        items, several = section.locator(".list li"), section.locator(".several")
+        expect(items).to_have_count(7)
+        expect(several.get_by_role("button", name="Approve")).to_be_disabled()
+        for product in ("P1", "P2"):
+            page.get_by_role("checkbox", name=f"choose the price of {product}").focus()
+            keyboard.press("Space")
+        expect(several.get_by_role("checkbox", name="2 of 7 chosen")).to_be_checked(indeterminate=True)
+        reject = several.get_by_role("button", name="Reject 2")
+        reject.focus()
+        keyboard.press("Enter")
+        dialog = page.get_by_role("dialog", name="Reject 2 held prices?")
+        expect(dialog.get_by_role("listitem")).to_have_text(["P2 40.00 EUR → 4.00 EUR", "P1 40.00 EUR → 4.00 EUR"])
+        expect(dialog.get_by_role("button", name="Cancel")).to_be_focused()
+        assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+        keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        expect(reject).to_be_focused()
+        expect(items).to_have_count(7)
+        keyboard.press("Enter")
+        keyboard.press("Tab")
+        keyboard.press("Enter")
+        expect(section).to_contain_text("2 rejected")
+        expect(items).to_have_count(5)
+        expect(page.get_by_role("heading", name="Held prices")).to_be_focused()
+
+        several.get_by_role("checkbox", name="Choose all 5 shown").check()
+        page.route("**/price-alerts?status=held*", lambda route: route.abort())
+        expect(section.locator(".problem")).to_contain_text("cannot be reached")
+        visit.send("/products/P6/price-event", {"new_price": 41})  # which the page does not know
+        several.get_by_role("button", name="Approve 5").click()
+        page.get_by_role("dialog", name="Approve 5 held prices?").get_by_role("button", name="Approve 5").click()
+        said = section.locator(".said")
+        expect(said).to_contain_text("4 approved")
+        expect(said).to_contain_text("1 unchanged, decided already or another price came since")
+        expect(items).to_have_count(0)
+        expect(several).to_be_hidden()
+        pipeline.drained()
+        assert [price(visit, f"P{n}") for n in range(7)] == ["4.00", "40.00", "40.00", "4.00", "4.00", "4.00", "41.00"]
+        page.unroute_all()
+        page.reload()
+        visit.log_in()
+        expect(visit.section("alerts").locator("li")).to_have_count(7)
+        expect(items).to_have_count(0)
+
+
+def test_a_decision_that_does_not_get_through_leaves_the_prices_to_be_decided(
+    pipeline: Pipeline, browser: Browser
+) -> None:
+    with Visit(pipeline, browser) as visit:
+        held_prices(visit, 3)
+        visit.log_in()
+        section = visit.section("held")
+        section.get_by_role("checkbox", name="Choose all 3 shown").check()
+        visit.page.route("**/price-decisions", lambda route: route.abort())
+        section.get_by_role("button", name="Approve 3").click()
+        visit.page.get_by_role("dialog").get_by_role("button", name="Approve 3").click()
+        expect(section.locator(".problem")).to_contain_text("cannot be reached")
+        expect(section.locator(".list li")).to_have_count(3)
+        visit.page.unroute_all()
+        section.get_by_role("button", name="Approve 3").click()
+        visit.page.get_by_role("dialog").get_by_role("button", name="Approve 3").click()
+        expect(section).to_contain_text("3 approved")
+        expect(section).to_contain_text("No price waits")
+
+
 def test_a_price_waits_behind_many_that_are_decided(pipeline: Pipeline, browser: Browser) -> None:
     with Visit(pipeline, browser) as visit:
         for amount in (10, 1):  # most of them fall too far together: the body is held
@@ -283,10 +362,11 @@ def test_a_search_of_the_ledger_shows_the_rows_that_were_refused(pipeline: Pipel
             eventually(lambda p=path: pipeline.http.get(p, headers={"X-API-Key": visit.key}).json().get("rejected"))
             find(visit, "Event id", searched)
             expect(ledger.locator("dl")).to_contain_text(re.compile(rf"rejected\s*{rejected}"))
-            expect(ledger.locator("tbody tr").first).to_contain_text("total_amount is required")
+            expect(ledger.get_by_role("listitem").first).to_contain_text("total_amount is required")
             expect(ledger.locator("code").first).to_have_text('{"external_order_id": "<b>X</b>"}')
         expect(ledger.locator(".badge")).to_have_text("rejected")
         expect(ledger).to_contain_text("20 more are not shown")
+        expect(visit.section("now").locator("dl")).to_contain_text(re.compile(r"applied\s*1\s*rejected\s*121"))
 
 
 def find(visit: Visit, label: str, text: str) -> None:

@@ -138,11 +138,12 @@ async function showUploads() {
 // Price alerts, as server-sent events: EventSource cannot send the key, so the stream is read by hand.
 
 const money = (amount, currency) => amount == null ? "–" : `${amount}${currency ? ` ${currency}` : ""}`;
+const asked = (alert) => `${money(alert.price_before, alert.currency)} → ${money(alert.new_price, alert.new_currency ?? alert.currency)}`;
 
 function alertItem(alert, ...more) {
   return el("li", {},
     el("div", { class: "row" }, el("strong", {}, alert.product_id), badge(alert.status)),
-    el("p", {}, `${money(alert.price_before, alert.currency)} → ${money(alert.new_price, alert.new_currency ?? alert.currency)}`),
+    el("p", {}, asked(alert)),
     ...alert.findings.map((finding) => el("p", {}, el("small", {}, `${finding.name.replaceAll("_", " ")}: ${finding.reason}`))),
     el("p", {}, time(alert.logged_at ?? alert.occurred_at)), ...more);
 }
@@ -229,17 +230,66 @@ async function* events(stream, silence) {
 
 // Held prices
 
+const held = $("#held"), sure = $("dialog", held);
 const decided = new Set();  // here, and perhaps not to be read yet
+const alertOf = new WeakMap();  // of an item
+const WORDS = { approve: "Approve", reject: "Reject" };
 
 function heldItem(alert) {
   const choice = (decision) => el("button", {
     type: "button", class: decision, "aria-label": `${decision} the price of ${alert.product_id}`,
-    onclick: (event) => decide(alert, decision, event.target.closest("li")),
-  }, decision === "approve" ? "Approve" : "Reject");
+    onclick: (event) => decide([event.target.closest("li")], decision),
+  }, WORDS[decision]);
   const item = alertItem(alert, el("div", { class: "actions" }, choice("approve"), choice("reject")));
+  const box = el("input", { type: "checkbox", "aria-label": `choose the price of ${alert.product_id}` });
+  $("strong", item).replaceWith(el("label", { class: "pick" }, box, el("strong", {}, alert.product_id)));
   item.dataset.place = placeOf(alert);
+  alertOf.set(item, alert);
   return item;
 }
+
+// Several at once: those whose boxes are ticked.
+
+const items = () => [...$(".list", held).children];
+const chosen = () => items().filter((item) => $("input", item).checked);
+
+function recount() {
+  const all = items().length, several = chosen().length, box = $(".several input", held);
+  $(".several", held).hidden = all < 2;
+  box.checked = several > 0 && several === all;
+  box.indeterminate = several > 0 && several < all;
+  $(".several span", held).textContent = several ? `${several} of ${all} chosen` : `Choose all ${all} shown`;
+  for (const button of held.querySelectorAll(".several button")) {
+    button.disabled = !several;
+    button.textContent = `${WORDS[button.value]} ${several || ""}`;
+  }
+}
+
+held.addEventListener("change", ({ target }) => {
+  if (target.closest(".several")) for (const item of items()) $("input", item).checked = target.checked;
+  recount();
+});
+for (const button of held.querySelectorAll(".several button")) {
+  button.addEventListener("click", async () => {
+    const meant = chosen();  // what comes while the question stands is not meant
+    if (await confirmed(button.value, meant.map((item) => alertOf.get(item)))) decide(meant, button.value);
+  });
+}
+
+/** Whether somebody who was told how many prices there are says yes. */
+function confirmed(decision, alerts) {
+  const many = alerts.length === 1 ? "1 held price" : `${alerts.length} held prices`;
+  $("h2", sure).textContent = `${WORDS[decision]} ${many}?`;
+  const named = alerts.slice(0, 5).map((alert) => el("li", {}, el("strong", {}, alert.product_id), ` ${asked(alert)}`));
+  if (alerts.length > 5) named.push(el("li", {}, `and ${alerts.length - 5} more`));
+  $("ul", sure).replaceChildren(...named);
+  $("[value=yes]", sure).className = decision;
+  $("[value=yes]", sure).textContent = `${WORDS[decision]} ${alerts.length}`;
+  sure.returnValue = "";
+  sure.showModal();
+  return new Promise((answer) => sure.addEventListener("close", () => answer(sure.returnValue === "yes"), { once: true }));
+}
+for (const button of sure.querySelectorAll("button")) button.addEventListener("click", () => sure.close(button.value));
 
 /** Whether a held price still is: nobody has decided, and no later price of the product took its place. */
 const waits = (alert) => !alert.decision && !alert.superseded_by;
@@ -270,6 +320,7 @@ async function showHeld() {
     else list.insertBefore(heldItem(alert), next);
   }
   for (const alert of found) showBecame(alert);
+  recount();
 }
 
 /** Remove an item; the focus goes to what is beside it, or to the heading. */
@@ -279,28 +330,41 @@ function takeAway(item, focused = item.contains(document.activeElement)) {
   if (focused) (beside ? $("button", beside) : $("#held-title")).focus();
 }
 
-// What streams made of a decision: another price may have come in force since the held one.
-const OUTCOMES = { accepted: "approved", rejected: "rejected", superseded: "nothing changed: another price came since" };
+// What streams made of a decision: another may have come first, or another price.
+const OUTCOMES = { accepted: "approved", rejected: "rejected", superseded: "unchanged, decided already or another price came since" };
+const UNKNOWN = "sent; what became of it is not known yet";
 
-async function decide(alert, decision, item) {
-  const buttons = item.querySelectorAll("button"), focused = item.contains(document.activeElement);
-  for (const button of buttons) button.disabled = true;
+/** Decide about the prices of these items, in one request. */
+async function decide(meant, decision) {
+  const alerts = meant.map((item) => alertOf.get(item)), focused = held.contains(document.activeElement);
+  const within = meant.find((item) => item.contains(document.activeElement));
+  const controls = meant.flatMap((item) => [...item.querySelectorAll("button, input")]);
+  for (const control of controls) control.disabled = true;
   try {
-    const held = [{ product_id: alert.product_id, held_offset: alert.held_offset }];
+    const named = alerts.map(({ product_id, held_offset }) => ({ product_id, held_offset }));
     const answer = await call("/price-decisions", {
-      method: "POST", body: { decision, decided_by: "console", held }, headers: { Accept: "application/x-ndjson" },
+      method: "POST", body: { decision, decided_by: "console", held: named }, headers: { Accept: "application/x-ndjson" },
       signal: AbortSignal.timeout(DECIDED_MS),
     });
     const lines = (await answer.text().catch(away)).trim().split("\n").map((line) => JSON.parse(line));
-    const verdict = lines.find((line) => line.type === "verdict");
-    $("#held .said").textContent = `${alert.product_id}: ${OUTCOMES[verdict?.status] ?? "sent; what became of it is not known yet"}`;
-    if (verdict?.status in OUTCOMES) decided.add(placeOf(alert));
-    if (["accepted", "rejected"].includes(verdict?.status)) showBecame({ ...alert, decision: { decision } });
-    takeAway(item, focused);
-    problemOf($("#held"));
+    const status = new Map(lines.filter((line) => line.type === "verdict").map((line) => [line.line, line.status]));
+    const counts = new Map();
+    alerts.forEach((alert, n) => {
+      const became = status.get(n + 1), said = OUTCOMES[became] ?? UNKNOWN;
+      counts.set(said, (counts.get(said) ?? 0) + 1);
+      if (became in OUTCOMES) decided.add(placeOf(alert));
+      if (["accepted", "rejected"].includes(became)) showBecame({ ...alert, decision: { decision } });
+    });
+    const [[only]] = counts;
+    $(".said", held).textContent = alerts.length === 1 ? `${alerts[0].product_id}: ${only}`
+      : [...counts].map(([said, count]) => `${count} ${said}`).join("; ");
+    for (const item of meant) takeAway(item, item === within);
+    recount();
+    if (focused && !held.querySelector(":focus:enabled")) $("#held-title").focus();
+    problemOf(held);
   } catch (error) {
-    for (const button of buttons) button.disabled = false;
-    problemOf($("#held"), error);
+    for (const control of controls) control.disabled = false;
+    problemOf(held, error);
   }
 }
 
@@ -337,9 +401,11 @@ search("stock", async (id) => {
 });
 
 /** A refused row: where, why, and what came, which may be long. */
-function refusedRow({ line, code, detail, row }) {
-  const cut = row?.length > 300 ? `${row.slice(0, 300)}…` : row;
-  return [line, code, el("span", {}, detail, cut ? el("code", { class: "sent" }, cut) : null)];
+function refusedItem({ line, code, detail, row }) {
+  const sent = row?.length > 300 ? `${row.slice(0, 300)}…` : row;
+  return el("li", {},
+    el("div", { class: "row" }, el("strong", {}, `Line ${number.format(line)}`), el("small", {}, code)),
+    el("p", {}, detail), sent ? el("code", {}, sent) : null);
 }
 
 search("ledger", async (id) => {
@@ -348,7 +414,7 @@ search("ledger", async (id) => {
   return [
     facts([["status", badge(found.status)], ["type", found.type], ...rows, ["code", found.code], ["detail", found.detail],
       ["accepted", found.accepted_at && time(found.accepted_at)], ["applied at", found.applied_at && time(found.applied_at)]]),
-    ...(found.errors?.length ? [table(["line", "code", "what is wrong"], found.errors.map(refusedRow))] : []),
+    ...(found.errors?.length ? [el("ul", { class: "list", "aria-label": "Refused rows" }, ...found.errors.map(refusedItem))] : []),
     ...(found.errors_omitted ? [el("p", { class: "hint" }, `${number.format(found.errors_omitted)} more are not shown.`)] : []),
   ];
 });
