@@ -251,7 +251,7 @@ function heldItem(alert) {
 // Several at once: those whose boxes are ticked.
 
 const items = () => [...$(".list", held).children];
-const chosen = () => items().filter((item) => $("input", item).checked);
+const chosen = () => items().filter((item) => $("input:checked:enabled", item));  // others are being decided
 
 function recount() {
   const all = items().length, several = chosen().length, box = $(".several input", held);
@@ -340,6 +340,7 @@ async function decide(meant, decision) {
   const within = meant.find((item) => item.contains(document.activeElement));
   const controls = meant.flatMap((item) => [...item.querySelectorAll("button, input")]);
   for (const control of controls) control.disabled = true;
+  recount();
   try {
     const named = alerts.map(({ product_id, held_offset }) => ({ product_id, held_offset }));
     const answer = await call("/price-decisions", {
@@ -364,6 +365,7 @@ async function decide(meant, decision) {
     problemOf(held);
   } catch (error) {
     for (const control of controls) control.disabled = false;
+    recount();
     problemOf(held, error);
   }
 }
