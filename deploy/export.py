@@ -168,7 +168,10 @@ async def _written(tenant: Caller, state: dict[str, Any], progress: Progress, pa
             seen = now
             patience.progress()
         elif patience.left <= 0:
-            raise Unavailable(f"{state['state']} for {patience.seconds:.0f} s; do the sinks run?")
+            raise Unavailable(
+                f"{state['state']} for {patience.seconds:.0f} s: others' exports come first, or no sink runs. The same"
+                " command goes on, and --patience waits for longer"
+            )
         progress.update(bar, completed=state.get("rows_done") or 0, total=state.get("rows_total"))
         await asyncio.sleep(_LOOK_S)
         state = await tenant.get(f"exports/{state['export_id']}")

@@ -62,4 +62,4 @@ class Measured:
             answered.inc()
             seconds.observe(time.perf_counter() - started)
             if span is not None:
-                span.end(route=route, status=status)
+                span.end(scope["method"], route, status)

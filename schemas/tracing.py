@@ -71,9 +71,15 @@ class Request:
         flags = int(context.trace_flags)
         self.traceparent = b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, flags)
 
-    def end(self, **attributes: str | int) -> None:
-        """It has been answered."""
-        self._span.set_attributes({f"tillstream.{name}": value for name, value in attributes.items()})
+    def end(self, method: str, route: str, status: int) -> None:
+        """It has been answered. Names are those of OpenTelemetry's semantic conventions for HTTP servers."""
+        from opentelemetry.trace import StatusCode
+
+        self._span.set_attributes(
+            {"http.request.method": method, "http.route": route, "http.response.status_code": status}
+        )
+        if status >= 500:
+            self._span.set_status(StatusCode.ERROR)
         self._span.end()
 
 
@@ -109,6 +115,7 @@ def done(what: str, began_ns: int, event: Event, **outcome: str | int) -> None:
     if _tracer is not None:
         kind = _kind("PRODUCER" if what == "produce" else "CONSUMER")
         attributes = {f"tillstream.{name}": value for name, value in said.items()}
+        attributes |= {"messaging.system": "kafka", "messaging.destination.name": event.topic}
         span = _tracer.start_span(what, _context(event.traceparent), kind, attributes, start_time=began_ns)
         span.end(now_ns)
 

@@ -415,6 +415,9 @@ def test_a_writer_that_is_killed_is_followed_by_another(gated: tuple[Exporter, C
     more = [exporter.begin("customers", "csv") for _ in range(4)]
     eventually(lambda: len(exporter.page("exports")["data"]) == 5)
     problem(exporter.ask("customers", "csv"), 429, "too_many_exports")
+    late = Exporter(pipeline)
+    export_of_late = late.begin("customers", "csv")
+    eventually(lambda: late.page("exports")["data"])
 
     open_gate()
     state = exporter.ended(export_id)
@@ -423,6 +426,8 @@ def test_a_writer_that_is_killed_is_followed_by_another(gated: tuple[Exporter, C
     assert [file.name for file in files_of(exporter, export_id)] == [f"{export_id}.3.ndjson"]
     for each in more:
         exporter.ended(each)
+    begun = pipeline.sql("SELECT export_id::text FROM exports ORDER BY started_at")
+    assert begun.index((export_of_late,)) == 1  # four of another tenant do not come first
 
     # A store that takes no file: the export fails with a sentence, and the sink goes on.
     other = Exporter(pipeline)

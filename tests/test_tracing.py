@@ -131,5 +131,8 @@ def test_spans_of_one_request_are_one_trace(
         assert request.start_time_unix_nano <= span.start_time_unix_nano <= span.end_time_unix_nano
         said = {attribute.key: attribute.value.string_value for attribute in span.attributes}
         assert (said["tillstream.event_id"], said["tillstream.tenant_id"]) == (event_id, tenant)
+    said = {attribute.key: attribute.value for attribute in request.attributes}
+    assert (said["http.request.method"].string_value, said["http.response.status_code"].int_value) == ("POST", 202)
+    assert said["http.route"].string_value == "ingest"
     own_pipeline.post(tenant, key, "orders", order(2))  # without a trace of its client's: it begins one
     eventually(lambda: [s for _, s in collector.spans if s.name == "write" and s.trace_id.hex() != TRACE])
