@@ -1,6 +1,5 @@
 """Query parameters of reads: what each takes, and the SQL condition that it becomes."""
 
-import re
 from collections.abc import Mapping
 from typing import Any, Final
 from urllib.parse import unquote
@@ -14,14 +13,7 @@ from producers import stored
 from producers.stored import CURRENCY, MOMENT, RECORDS, TEXT, Filter, currency, day, moment, one_of, text
 from schemas import prices, stock
 
-_WHOLE: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 MAX_SCORE: Final = 100
-
-
-def _whole(raw: str) -> int:
-    if not _WHOLE.fullmatch(raw) or abs(int(raw)) > stock.MAX_QUANTITY:
-        raise ValueError
-    return int(raw)
 
 
 def _score(raw: str) -> int:
@@ -48,11 +40,6 @@ def _days(column: str) -> dict[str, Filter]:
 
 FILTERS: Final[Mapping[str, Mapping[str, Filter]]] = {
     **RECORDS,
-    "stock": {
-        "product_id": Filter(TEXT, text, "product_id = {value}"),
-        "below": Filter(f"a whole number, {stock.MAX_QUANTITY} at most", _whole, "quantity < {value}"),
-        "updated_since": Filter(MOMENT, moment, "updated_at >= {value}"),
-    },
     "stock_history": {
         "outcome": Filter(
             f"one or more of {', '.join(stock.OUTCOMES)}",
@@ -128,7 +115,7 @@ def none(given: QueryParams) -> None:
 
 
 def _values(name: str, known: Filter, raw: list[str]) -> list[Any]:
-    words = [word.strip() for text in raw for word in text.split(",")] if known.several else [once(name, raw)]
+    words = known.words(raw) if known.several else [once(name, raw)]
     try:
         return [known.read(word) for word in words]
     except (ValueError, KeyError) as exc:

@@ -45,11 +45,15 @@ def reader() -> Iterator[psycopg.Connection[Any]]:
             yield db
 
 
-def plan(db: psycopg.Connection[Any], entity: str, query: str, limit: int | None) -> list[dict[str, Any]]:
-    """The nodes of the plan of a read; an index by the name that its migration gave it."""
+def plan(
+    db: psycopg.Connection[Any], entity: str, query: str, limit: int | None, after: str | None = None
+) -> list[dict[str, Any]]:
+    """The nodes of the plan of a read; an index by the name that its migration gave it. `after` is a condition."""
     source, where = filters.conditions(entity, TENANT, filters.read(entity, QueryParams(query), ()))
     if entity in ("stock_history", "price_history"):
         where.append(SQL("product_id = 'P-7'").format())
+    if after is not None:
+        where.append(SQL(after).format())
     explain = SQL("EXPLAIN (FORMAT JSON) {}").format(select(entity, TENANT, where, limit, SQL("revenue"), source))
     row = db.execute(explain).fetchone()
     assert row is not None
@@ -84,6 +88,8 @@ READS = [
     ("customers", "country=FR", {"customers_pkey"}),
     ("stock", "", {"stock_levels_pkey"}),
     ("stock", "product_id=P-7", {"stock_levels_pkey"}),
+    ("stock", "product_id=P-7&product_id=P-70", {"stock_levels_pkey"}),
+    ("stock", "below=500", {"stock_levels_pkey"}),
     ("stock_history", "", {"stock_movements_pkey"}),
     ("stock_history", "outcome=rejected", {"stock_movements_pkey"}),
     ("price_history", "", {"price_changes_pkey"}),
@@ -100,6 +106,7 @@ READS = [
 FEW = {
     "from=2026-02-01&to=2026-03-01",
     "product_id=P-7",
+    "product_id=P-7&product_id=P-70",
     "sku=SKU-7",
     "category=category 3",
     "active=false",
@@ -116,6 +123,16 @@ def test_a_page_uses_its_index(reader: psycopg.Connection[Any], entity: str, que
     assert not [node for node in nodes if node["Node Type"] == "Seq Scan"]
     sorts = [node["Plan Rows"] for node in nodes if "Sort" in node["Node Type"] and node.get("Sort Key") != ["id.id"]]
     assert sorts == [] if query not in FEW else all(rows < 200 for rows in sorts)
+
+
+@pytest.mark.parametrize(("entity", "key"), [("products", "product_id"), ("stock", "product_id")])
+@pytest.mark.parametrize("limit", [101, None])
+def test_what_follows_a_cursor_begins_there_in_the_index(
+    reader: psycopg.Connection[Any], entity: str, key: str, limit: int | None
+) -> None:
+    [scan] = [node for node in plan(reader, entity, "", limit, f"{key} > 'P-2990'") if "Index Cond" in node]
+    assert f"({key} > 'P-2990'::text)" in scan["Index Cond"]
+    assert "Filter" not in scan
 
 
 # Counted when asked for: they sort what they find, so that it matters only how they find it.
