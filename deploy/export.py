@@ -33,7 +33,7 @@ class Asked(Struct):
 
 
 def export(
-    entity: Annotated[str, typer.Argument(help="customers, products or orders.")],
+    entity: Annotated[str, typer.Argument(help="customers, products, orders or stock.")],
     tenant_id: Annotated[
         str, typer.Option("--tenant-id", "--tenant", envvar="TILLSTREAM_TENANT_ID", help="The tenant.")
     ],

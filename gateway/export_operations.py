@@ -31,6 +31,7 @@ _EXAMPLES: Final = {
         "gzip": True,
         "filters": {"status": ["paid", "shipped"], "from": "2026-01-01", "to": "2026-02-01"},
     },
+    "what runs out": {"entity": "stock", "format": "csv", "filters": {"below": 5}},
 }
 EXPORTS: Final = {
     f"POST {TENANT}/exports": Operation(

@@ -25,6 +25,7 @@ from producers import stored
 from schemas import codec, envelope, topics
 from schemas.errors import Rejected, Unavailable
 from schemas.exports import EXPORT_CANCELLED, EXPORT_REQUESTED, MAX_OPEN
+from schemas.stock import MAX_QUANTITY
 
 State = Literal["queued", "running", "done", "failed", "cancelled", "expired"]
 _NOT_CACHED: Final = {"Cache-Control": "no-store"}
@@ -38,15 +39,17 @@ FROM exports WHERE tenant_id = %s
 _ONE: Final = _COLUMNS + "AND export_id = %s"
 _NEWEST: Final = _COLUMNS + "ORDER BY requested_at DESC, export_id DESC LIMIT %s"
 _OPEN: Final = "SELECT count(*) FROM exports WHERE tenant_id = %s AND state IN ('queued', 'running')"
+_Quantity = Annotated[int, Meta(ge=-MAX_QUANTITY, le=MAX_QUANTITY)]
 
 
 class ExportRequest(Struct, forbid_unknown_fields=True):
     """What is to be exported, and how."""
 
-    entity: Literal["customers", "products", "orders"]
+    entity: Literal["customers", "products", "orders", "stock"]
     format: Literal["csv", "ndjson"]
     filters: Annotated[
-        dict[str, str | bool | list[str]], Meta(description="As the parameters of the list of that kind take them.")
+        dict[str, str | bool | _Quantity | list[str]],
+        Meta(description="As the parameters of the list of that kind take them."),
     ] = {}
     gzip: Annotated[bool, Meta(description="A file that is compressed, as such.")] = False
 
@@ -54,7 +57,7 @@ class ExportRequest(Struct, forbid_unknown_fields=True):
         """The filters as names and texts, checked. Raises Problem 400 that says what there is."""
         pairs = []
         for name, value in self.filters.items():
-            texts = [str(value).lower()] if isinstance(value, bool) else [value] if isinstance(value, str) else value
+            texts = value if isinstance(value, list) else [value if isinstance(value, str) else str(value).lower()]
             if not texts:
                 raise Problem(400, "bad_filter", f"{name[:100]} has no value: leave it out, or give it one")
             if too_long := next((text for text in texts if len(text) > stored.MAX_TEXT), None):

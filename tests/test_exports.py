@@ -28,7 +28,7 @@ def shop(pipeline: Pipeline) -> Iterator[Exporter]:
     """A tenant with records of each kind, some of whose texts are formulas to a spreadsheet."""
     exporter = Exporter(pipeline)
     with psycopg.connect(pipeline.settings.database_url) as db:
-        fill(db, exporter.tenant, customers=ROWS, products=50, orders=ROWS)
+        fill(db, exporter.tenant, customers=ROWS, products=50, orders=ROWS, stock=ROWS)
         db.execute(
             "UPDATE customers SET name = CASE customer_id WHEN 'C-1' THEN '=1+1' WHEN 'C-2' THEN E'@a\\nb' END"
             " WHERE tenant_id = %s AND customer_id IN ('C-1', 'C-2', 'C-3')",
@@ -38,7 +38,7 @@ def shop(pipeline: Pipeline) -> Iterator[Exporter]:
     assert pipeline.children["sinks"].restarts == 0
 
 
-@pytest.mark.parametrize("entity", ["customers", "products", "orders"])
+@pytest.mark.parametrize("entity", ["customers", "products", "orders", "stock"])
 @pytest.mark.parametrize(("format_", "media_type"), [("ndjson", NDJSON), ("csv", CSV)])
 def test_a_file_is_what_the_stream_of_the_same_records_is(
     shop: Exporter, entity: str, format_: str, media_type: str
@@ -65,12 +65,25 @@ def test_filters_are_those_of_the_lists(shop: Exporter) -> None:
     export_id = shop.begin("products", "ndjson", filters={"active": False})
     shop.ended(export_id)
     assert shop.file(export_id).content == shop.get("products", NDJSON, active="false").content != b""
+    asked = {"product_id": ["P-7", "P-77", "P-7,P-8"], "below": 50, "updated_since": "2026-01-31"}
+    export_id = shop.begin("stock", "ndjson", filters=asked)
+    state = shop.ended(export_id)
+    assert (state["rows_done"], state["rows_total"], state["filters"]["below"]) == (1, 1, ["50"])
+    assert shop.file(export_id).content == shop.get("stock", NDJSON, **asked).content
+    assert json.loads(shop.file(export_id).content)["product_id"] == "P-7"
+
+
+def test_an_export_has_its_tenants_levels_only(shop: Exporter) -> None:
+    other = Exporter(shop.pipeline)
+    for format_, content in (("ndjson", b""), ("csv", b"product_id,quantity,version,updated_at\r\n")):
+        export_id = other.begin("stock", format_)
+        assert (other.ended(export_id)["rows_done"], other.file(export_id).content) == (0, content)
 
 
 @pytest.mark.parametrize(
     ("asked", "code", "says"),
     [
-        ({"entity": "invoices", "format": "csv"}, "bad_document", "one of customers, products, orders, got 'invoices'"),
+        ({"entity": "invoices", "format": "csv"}, "bad_document", "products, orders, stock, got 'invoices'"),
         ({"entity": "orders", "format": "xlsx"}, "bad_document", "one of csv, ndjson, got 'xlsx'"),
         ({"entity": "orders", "format": "csv", "rows": 1}, "bad_document", "unknown field"),
         ({"entity": "customers", "format": "csv", "filters": {"sku": "x"}}, "bad_filter", "email, country"),
@@ -85,7 +98,15 @@ def test_filters_are_those_of_the_lists(shop: Exporter) -> None:
         ({"entity": "orders", "format": "csv", "filters": {"status": []}}, "bad_filter", "no value"),
         ({"entity": "orders", "format": "csv", "filters": {"status": ["paid"] * 101}}, "bad_filter", "100 at most"),
         ({"entity": "orders", "format": "csv", "filters": {"status": "paid," * 150}}, "bad_filter", "500 at most"),
-        ({"entity": "orders", "format": "csv", "filters": {"sku": 1}}, "bad_document", "at /filters"),
+        ({"entity": "orders", "format": "csv", "filters": {"sku": 1.5}}, "bad_document", "at /filters"),
+        ({"entity": "stock", "format": "csv", "filters": {"below": 10**15 + 1}}, "bad_document", "at /filters"),
+        ({"entity": "stock", "format": "csv", "filters": {"below": "few"}}, "bad_filter", "a whole number"),
+        ({"entity": "stock", "format": "csv", "filters": {"below": True}}, "bad_filter", "a whole number"),
+        (
+            {"entity": "stock", "format": "csv", "filters": {"sku": "x"}},
+            "bad_filter",
+            "stock take product_id, below, updated_since",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_refused_with_what_can(
@@ -217,13 +238,20 @@ def test_the_command_goes_on_with_what_it_has(shop: Exporter, tmp_path: Path) ->
 
     assert isinstance(command(shop, "export", "orders", "--filter", "paid").exception, Misconfigured)
     refused = command(shop, "export", "invoices", "-o", str(file)).exception
-    assert "one of customers, products, orders" in str(refused)
+    assert "one of customers, products, orders, stock" in str(refused)
     assert not note.exists()
     os.mkfifo(pipe := tmp_path / "pipe")
     for wrong in (str(pipe), str(tmp_path), "", str(tmp_path / "no" / "x.csv")):
         assert isinstance(command(shop, "export", "orders", "-o", wrong).exception, Misconfigured), wrong
     assert pipe.is_fifo()
     assert "Fatal Python error" not in shop.pipeline.log("sinks")
+
+
+def test_the_command_exports_levels_of_stock(shop: Exporter, tmp_path: Path) -> None:
+    few = ("--filter", "below=900", "--filter", "product_id=P-8", "--filter", "product_id=P-900")
+    done = command(shop, "export", "stock", "-o", str(tmp_path / "few.csv"), *few)
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "few.csv").read_bytes() == shop.get("stock", CSV, product_id="P-8").content
 
 
 def test_what_was_exported_can_be_ingested(pipeline: Pipeline, tmp_path: Path) -> None:
