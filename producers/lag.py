@@ -1,7 +1,7 @@
 """How far a consumer is behind: messages of each partition that it has not dealt with, and how long they have waited.
 
 The end of a log is what Kafka last said with the messages it sent, which costs no request. A transaction's markers take
-offsets too: what is left of a log when nothing came of it for a while is markers.
+offsets too: a reader has to say where there is nothing left but markers.
 """
 
 import time
@@ -22,6 +22,8 @@ class Lag:
         """`clock` is compared with Kafka's: the two should agree to a second."""
         self._prefix, self._clock = len(prefix), clock
         self._next: dict[Partition, int] = {}
+        self._empty: dict[Partition, tuple[int, int]] = {}
+        """Offsets from and before which there is no message."""
         self._since: dict[Partition, float] = {}
         """When the oldest message that may be left was written, at the earliest."""
         self._measured = 0.0
@@ -33,16 +35,24 @@ class Lag:
         metrics.LAG_MESSAGES.clear()
         metrics.LAG_SECONDS.clear()
         self._next, self._since = dict(positions), dict.fromkeys(positions, self._clock())
+        self._empty.clear()
 
     def done(self, at: Partition, offset: int, time_s: float) -> None:
         """All up to this message, written at that time, is dealt with."""
         self._next[at] = offset + 1
         self._since[at] = time_s
+        self._pass_over(at)
 
-    def nothing_came(self, ends: Mapping[Partition, int]) -> None:
-        """Up to these ends, as they were known before it was waited for, there is no message left."""
-        for at in ends.keys() & self._next.keys():
-            self._next[at] = max(self._next[at], ends[at])
+    def nothing_between(self, at: Partition, first: int, end: int) -> None:
+        """From this offset on, and before `end`, there is no message: what is there are markers."""
+        self._empty[at] = first, end
+        self._pass_over(at)
+
+    def _pass_over(self, at: Partition) -> None:
+        if at in self._empty and at in self._next:
+            first, end = self._empty[at]
+            if self._next[at] >= first:
+                self._next[at] = max(self._next[at], end)
 
     def next_of(self, at: Partition) -> int | None:
         """The first offset that is not dealt with, if the partition is ours."""

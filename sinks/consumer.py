@@ -60,6 +60,7 @@ class Sink:
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",
                 "isolation.level": "read_committed",
+                "enable.partition.eof": True,  # where a partition ends, transactions' markers included
                 "session.timeout.ms": round(settings.session_timeout_s * 1000),
                 "max.poll.interval.ms": 600_000,
                 "queued.max.messages.kbytes": 16_384,
@@ -76,6 +77,7 @@ class Sink:
         self._known: dict[str, Described] = {}
         self._assignment = 0
         """Counts the times that partitions changed hands."""
+        self._read_up_to: dict[Partition, int] = {}
         self._positions: dict[Partition, int] = {}
         self._lag = Lag(settings.prefix)
         self._law = Law(settings, self._lag)
@@ -93,10 +95,7 @@ class Sink:
         try:
             while not self._stopping.is_set():
                 assignment = self._assignment
-                ends = self._ends()
                 records = self._read()
-                if not records and self._writing is None:
-                    self._lag.nothing_came(ends)
                 self._measure()
                 if self._writing is not None and self._writing.done():
                     self._finish()  # a failed write ends the process now, not when the next record comes
@@ -144,7 +143,8 @@ class Sink:
     def _stay(self) -> None:
         partitions = self._consumer.assignment()
         self._consumer.pause(partitions)
-        self._consumer.poll(0)
+        if (delivered := self._consumer.poll(0)) is not None:  # that a partition ends; no record
+            self._records([delivered])
         self._consumer.resume(partitions)
         self._measure()
 
@@ -191,6 +191,7 @@ class Sink:
         for partition in partitions:
             partition.offset = self._positions[partition.topic, partition.partition]
         consumer.assign(partitions)
+        self._read_up_to = dict(self._positions)
         self._lag.begin(self._positions)
         unique = self._settings.named(topics.INGESTION_UNIQUE)
         self._law.begin(partition for topic, partition in self._positions if topic == unique)
@@ -224,14 +225,26 @@ class Sink:
 
     def _read(self) -> list[confluent_kafka.Message]:
         """What is there, about `sink_batch_rows` of it; waits only for the first message."""
-        records = good(self._consumer.consume(1, timeout=0.5))
+        records = self._records(self._consumer.consume(1, timeout=0.5))
         room = Room(self._settings.sink_batch_rows, records)
         while records and room.left:
-            more = good(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
+            more = self._records(self._consumer.consume(_MESSAGES_AT_ONCE, timeout=0.002))
             if not more:
                 break
             room.take(more)
             records += more
+        return records
+
+    def _records(self, delivered: list[confluent_kafka.Message]) -> list[confluent_kafka.Message]:
+        """The records of it; where a partition ends behind them, the lag knows it."""
+        records = []
+        for record in good(delivered):
+            at, offset = (record.topic(), record.partition()), record.offset()
+            if record.error() is None:
+                self._read_up_to[at] = offset + 1
+                records.append(record)
+            else:
+                self._lag.nothing_between(at, self._read_up_to.get(at, offset), offset)
         return records
 
     def _write(self, batch: Batch, moves: list[Move], records: list[confluent_kafka.Message]) -> None:

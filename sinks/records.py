@@ -35,11 +35,14 @@ class Room:
 
 
 def good(records: Iterable[confluent_kafka.Message]) -> list[confluent_kafka.Message]:
-    """The records among what Kafka delivered. Raises Misconfigured where the log has lost what was asked for."""
+    """The records among what Kafka delivered, and that a partition ends for now.
+
+    Raises Misconfigured where the log has lost what was asked for.
+    """
     read = []
     for record in records:
         error = record.error()
-        if error is None:
+        if error is None or error.code() == confluent_kafka.KafkaError._PARTITION_EOF:
             read.append(record)
         elif error.code() == confluent_kafka.KafkaError._AUTO_OFFSET_RESET:
             raise Misconfigured(

@@ -7,7 +7,7 @@ from schemas import metrics, topics
 from streams.faust_app import App
 
 _QUIET: Final = 5
-"""Seconds in which a log has not grown and nothing of it came: what is left of it then is a transaction's markers."""
+"""Seconds in which a log has not grown, and nothing of it came or waits: what is left of it are markers."""
 
 
 def install(app: App) -> None:
@@ -26,10 +26,12 @@ def install(app: App) -> None:
             known = mine
             lag.begin({(tp.topic, tp.partition): consumer._committed_offset[tp] or 0 for tp in mine})
         ends = {(tp.topic, tp.partition): end for tp in mine if (end := consumer.highwater(tp)) is not None}
-        now = {at: (end, lag.next_of(at)) for at, end in ends.items()}
-        for at, state in now.items():
-            quiet[at] = quiet[at] + 1 if state == before.get(at) and not app.steps.waiting else 0
+        now = {at: (end, lag.next_of(at), consumer._read_offset.get(at)) for at, end in ends.items()}
+        for at, (end, following, read) in now.items():
+            waits = app.steps.busy(at[1]) or (read is not None and following is not None and read >= following)
+            quiet[at] = quiet[at] + 1 if now[at] == before.get(at) and not waits else 0
+            if quiet[at] >= _QUIET and following is not None:
+                lag.nothing_between(at, following, end)
         before = now
-        lag.nothing_came({at: end for at, end in ends.items() if quiet[at] >= _QUIET})
         lag.measure(ends)
         metrics.STEPS_WAITING.set(app.steps.waiting)

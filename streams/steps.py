@@ -181,6 +181,10 @@ class Steps:
         """Weight of what waits for its flush."""
         return self._waiting
 
+    def busy(self, partition: int) -> bool:
+        """Whether steps of a partition wait for their flush, or are in one."""
+        return partition in self._flushing
+
     async def room(self) -> None:
         """Wait while too much waits for its flush."""
         await self._room.wait()

@@ -50,15 +50,23 @@ def test_a_message_after_a_quiet_hour_has_not_waited_an_hour() -> None:
     assert told() == (1, 1)
 
 
-def test_what_is_left_when_nothing_came_is_no_lag() -> None:
+def test_markers_at_a_logs_end_are_no_lag() -> None:
     clock = Clock()
     behind = lag(clock)
+    behind.done(AT, 14, 1_000.0)
+    behind.nothing_between(AT, 19, 20)  # 15 to 18 were read, and are not dealt with
+    behind.nothing_between(("x.ingestion", 4), 7, 9)
+    behind.measure({AT: 20})
+    assert told()[0] == 5
     behind.done(AT, 18, 1_000.0)
-    behind.nothing_came({AT: 20, ("x.ingestion", 4): 7})
     behind.measure({AT: 20})
     assert told() == (0, 0)
     behind.measure({AT: 22})
     assert told()[0] == 2
+    behind.begin({AT: 10})
+    behind.done(AT, 18, 1_000.0)
+    behind.measure({AT: 20})
+    assert told()[0] == 1
 
 
 def test_a_worker_that_does_nothing_from_the_start_falls_behind() -> None:
