@@ -30,6 +30,7 @@ OPERATIONS: Final = Dashboard(
                 Panel(
                     "Messages by decision",
                     {"{{topic}} {{decision}}": rate("tillstream_steps_total", "topic, decision")},
+                    "ops",
                 ),
                 Panel(
                     "A transaction takes",
@@ -85,7 +86,7 @@ OPERATIONS: Final = Dashboard(
             (
                 Panel("Open exports", {"{{state}}": "max by (state) (tillstream_exports_open)"}),
                 Panel("The oldest queued export waits", {"": "max(tillstream_exports_wait_seconds)"}, "s"),
-                Panel("Ended", {"{{state}}": rate("tillstream_exports_total", "state")}),
+                Panel("Ended", {"{{state}}": rate("tillstream_exports_total", "state")}, "ops"),
             ),
         ),
         Row(
@@ -114,10 +115,11 @@ OPERATIONS: Final = Dashboard(
         Row(
             "Faults",
             (
-                Panel("Dead letters", {"{{reason}}": or_zero(rate("tillstream_dead_letters_total", "reason"))}),
+                Panel("Dead letters", {"{{reason}}": or_zero(rate("tillstream_dead_letters_total", "reason"))}, "ops"),
                 Panel(
                     "Not taken by Kafka",
                     {"{{error}}": or_zero(rate("tillstream_produce_errors_total", "error"))},
+                    "ops",
                 ),
                 Panel(
                     "Waits",
@@ -126,6 +128,7 @@ OPERATIONS: Final = Dashboard(
                         "for the schema registry": rate("tillstream_registry_waits_total"),
                         "for a connection, gave up": rate("tillstream_pool_timeouts_total"),
                     },
+                    "ops",
                 ),
                 Panel(
                     "Rate limits",
@@ -133,6 +136,7 @@ OPERATIONS: Final = Dashboard(
                         "refused by {{policy}}": or_zero(rate("tillstream_rate_limited_total", "policy")),
                         "not checked": rate("tillstream_rate_limit_unchecked_total"),
                     },
+                    "ops",
                 ),
             ),
         ),

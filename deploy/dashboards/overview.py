@@ -25,7 +25,7 @@ OVERVIEW: Final = Dashboard(
                     or_zero("sum(increase(tillstream_unaccounted_messages_total[$__range]))"),
                     about="More than 0: the conservation law is broken. See RUNBOOK.md, Law.",
                 ),
-                stat("Processes", 'count(up{job="tillstream"} == 1)'),
+                stat("Processes", or_zero('count(up{job="tillstream"} == 1)')),
             ),
         ),
         Row(

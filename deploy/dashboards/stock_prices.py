@@ -21,6 +21,7 @@ STOCK_PRICES: Final = Dashboard(
                 Panel(
                     "Messages by decision",
                     {"{{decision}}": rate("tillstream_steps_total", "decision", 'topic="stock"')},
+                    "ops",
                 ),
                 Panel(
                     "From acceptance to PostgreSQL",
@@ -63,6 +64,7 @@ STOCK_PRICES: Final = Dashboard(
                 Panel(
                     "Watchers told to go",
                     {"a second": or_zero(rate("tillstream_alert_readers_dropped_total"))},
+                    "ops",
                     about="They did not keep up; a client connects again with Last-Event-ID.",
                 ),
             ),

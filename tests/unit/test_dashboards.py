@@ -31,6 +31,13 @@ def test_the_json_is_that_of_the_python(dashboard: Dashboard) -> None:
 
 
 @pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
+def test_a_rate_says_that_it_is_one(dashboard: Dashboard) -> None:
+    for panel in dashboard.panels():
+        if any("rate(" in query and " / " not in query and "quantile" not in query for query in panel.queries.values()):
+            assert panel.unit in {"ops", "reqps", "Bps", "percentunit"}, panel.title
+
+
+@pytest.mark.parametrize("dashboard", ALL, ids=lambda dashboard: dashboard.uid)
 def test_panels_fill_the_grid_without_overlap(dashboard: Dashboard) -> None:
     taken: set[tuple[int, int]] = set()
     panels = as_json(dashboard)["panels"]
