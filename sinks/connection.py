@@ -25,7 +25,7 @@ class Connection:
     def __init__(self, database_url: str, stopping: threading.Event) -> None:
         self._url, self._stopping = database_url, stopping
         self._db: writer.Db | None = None
-        self._waiting = Waiting()
+        self._waiting = Waiting(told=lambda waits: metrics.DATABASE_UP.labels("write").set(not waits))
         self._waiting.start()
 
     def close(self) -> None:

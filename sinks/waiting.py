@@ -22,9 +22,14 @@ _SILENT: Final = "no answer yet"
 class Waiting:
     """Around whatever needs PostgreSQL: `with waiting.for_answer():`. One thread at a time may be in there."""
 
-    def __init__(self, what: str = "", clock: Callable[[], float] = time.monotonic) -> None:
-        """`what` it is wanted for, where that is not to write."""
-        self._what, self._clock = what and f" {what}", clock
+    def __init__(
+        self,
+        what: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        told: Callable[[bool], object] = lambda waits: None,
+    ) -> None:
+        """`what` it is wanted for, where that is not to write. `told` hears whether it waits, whenever the log does."""
+        self._what, self._clock, self._told = what and f" {what}", clock, told
         self._lock = threading.Lock()
         self._since: float | None = None
         self._said: float | None = None
@@ -51,6 +56,7 @@ class Waiting:
         with self._lock:
             if self._said is not None:
                 log.warning("PostgreSQL answers again%s, after %.0f s", self._what, self._clock() - since)
+                self._told(False)
             self._since = None
 
     def because(self, why: str) -> None:
@@ -68,6 +74,7 @@ class Waiting:
             if now - self._since >= _PATIENCE_S and (self._said is None or now - self._said >= _AGAIN_S):
                 self._said = now
                 log.warning("waiting for PostgreSQL%s for %.0f s: %s", self._what, now - self._since, self._why)
+                self._told(True)
 
     def _watch(self) -> None:
         while not self._over.wait(1.0):

@@ -164,8 +164,10 @@ def test_a_gateway_that_went_away_is_told_and_comes_back(pipeline: Pipeline, bro
         expect(live).to_have_text("live")
         visit.context.set_offline(True)
         expect(visit.section("now").locator(".problem")).to_contain_text("cannot be reached")
+        expect(visit.section("now")).to_have_class("stale")
         visit.context.set_offline(False)
         expect(visit.section("now").locator(".problem")).to_be_empty()
+        expect(visit.section("now")).not_to_have_class("stale")
         expect(live).to_have_text("live")
 
 

@@ -68,6 +68,7 @@ async function repeat(section, ms, look) {
         problemOf(section, error);
         failed = true;
       }
+      section.classList.toggle("stale", failed);
     }
     await sleep(ms);
   }
@@ -105,13 +106,13 @@ function showActivity(found) {
 
 function uploadItem(upload) {
   const { applied, declared, missing_count: missing } = upload.chunks;
-  const total = declared ?? applied + missing;
+  const total = declared ?? applied + missing, known = declared != null || upload.state !== "open";
   const eta = upload.eta_s ? `, ${Math.ceil(upload.eta_s)} s to go` : "";
   const rows = Object.entries(upload.rows).filter(([, count]) => count).map(([name, count]) => `${number.format(count)} ${name}`);
   const title = upload.name ?? upload.entity;
   return el("li", {},
     el("div", { class: "row" }, el("strong", {}, title), badge(upload.state)),
-    el("progress", { max: Math.max(1, total), value: applied, "aria-label": `Chunks of ${title}` }),
+    el("progress", { max: Math.max(1, total), "aria-label": `Chunks of ${title}`, ...(known ? { value: applied } : {}) }),
     el("p", {}, el("small", {}, `${applied} of ${declared ?? "?"} chunks${eta}. ${rows.join(", ") || "no rows yet"}. `), time(upload.opened_at)),
     upload.rows.rejected ? el("button", { type: "button", onclick: () => saveErrors(upload) }, "Refused rows as NDJSON") : null);
 }
@@ -327,7 +328,8 @@ async function showHeld() {
 function takeAway(item, focused = item.contains(document.activeElement)) {
   const beside = item.nextElementSibling ?? item.previousElementSibling;
   item.remove();
-  if (focused) (beside ? $("button", beside) : $("#held-title")).focus();
+  // Not to a button: a key that is held down would decide about one price after the other.
+  if (focused) (beside ? $("input", beside) : $("#held-title")).focus();
 }
 
 // What streams made of a decision: another may have come first, or another price.
@@ -357,8 +359,8 @@ async function decide(meant, decision) {
       if (["accepted", "rejected"].includes(became)) showBecame({ ...alert, decision: { decision } });
     });
     const [[only]] = counts;
-    $(".said", held).textContent = alerts.length === 1 ? `${alerts[0].product_id}: ${only}`
-      : [...counts].map(([said, count]) => `${count} ${said}`).join("; ");
+    $(".said", held).replaceChildren(...(alerts.length === 1 ? [el("bdi", {}, alerts[0].product_id), `: ${only}`]
+      : [[...counts].map(([said, count]) => `${count} ${said}`).join("; ")]));
     for (const item of meant) takeAway(item, item === within);
     recount();
     if (focused && !held.querySelector(":focus:enabled")) $("#held-title").focus();
@@ -433,7 +435,10 @@ $("#login").addEventListener("submit", async (event) => {
     problemOf(event.target, new Error("This is no API key: a key has letters, digits and - _ only. Copy it once more."));
     return;
   }
-  try { showActivity(await get("/activity")); } catch (error) { problemOf(event.target, error); return; }
+  const button = $("button", event.target);
+  button.disabled = true;
+  problemOf(event.target);
+  try { showActivity(await get("/activity")); } catch (error) { problemOf(event.target, error); return; } finally { button.disabled = false; }
   inside = true;
   event.target.reset();
   event.target.hidden = true;

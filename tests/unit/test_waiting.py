@@ -6,8 +6,8 @@ from sinks.waiting import Waiting
 
 
 def test_a_wait_is_told_when_it_begins_every_half_minute_and_when_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    now = 0.0
-    waiting = Waiting(clock=lambda: now)
+    now, told = 0.0, list[bool]()
+    waiting = Waiting(clock=lambda: now, told=told.append)
     with waiting.for_answer():
         for second in range(71):
             now = float(second)
@@ -21,6 +21,7 @@ def test_a_wait_is_told_when_it_begins_every_half_minute_and_when_it_is_over(cap
         "waiting for PostgreSQL for 65 s: connection refused",
         "PostgreSQL answers again, after 70 s",
     ]
+    assert told == [True, True, True, False]
 
 
 def test_what_is_quick_is_not_told_and_what_fails_is_still_waited_for(caplog: pytest.LogCaptureFixture) -> None:
