@@ -56,6 +56,7 @@ class Activity(Struct):
     rejected: Annotated[int, Meta(description="Those refused before they were accepted, too, where they are kept.")]
     median_ms: Annotated[float | None, Meta(description="From acceptance to the ledger; null where nothing came.")]
     p95_ms: float | None
+    accepting: Annotated[bool, Meta(description="False while Kafka is away: what is sent is answered 503.")]
 
 
 class ListedUpload(UploadState, kw_only=True):
@@ -92,7 +93,8 @@ async def activity(request: Request) -> Response:
     async with reading(request, tenant_id) as db:
         cursor = db.cursor(row_factory=dict_row)
         found = await (await cursor.execute(statement("activity"), asked)).fetchone()
-    return json(200, found, {"Cache-Control": "no-store"})
+    assert found is not None
+    return json(200, found | {"accepting": kafka.reachable}, {"Cache-Control": "no-store"})
 
 
 async def list_uploads(request: Request) -> Response:

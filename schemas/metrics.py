@@ -20,7 +20,8 @@ REGISTRY.register(TOP)
 BUILD = Info("tillstream_build", "Version and role of this process, and its Python.")
 BROKERS_UP = Gauge(
     "tillstream_brokers_up",
-    "Brokers that the gateway's `producer` or a sink's `consumer` is connected to; 0: Kafka is away.",
+    "Brokers that the gateway's `producer` or a sink's `consumer` is connected to; 1 while Kafka answers the `admin`"
+    " client of streams; 0: Kafka is away.",
     ["client"],
 )
 DATABASE_UP = Gauge(

@@ -7,6 +7,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
+from schemas import metrics
 from schemas.errors import Misconfigured
 from schemas.settings import Settings
 from streams import dedup, ingestion, lag, movements, verdicts
@@ -41,9 +42,11 @@ def create_app(settings: Settings, partitions: int) -> App:
     async def look_at_sources() -> None:
         try:
             await asyncio.to_thread(app.sources.look)
+            metrics.BROKERS_UP.labels("admin").set(1)
         except Misconfigured as exc:
             refuse(exc)
         except KafkaException as exc:
+            metrics.BROKERS_UP.labels("admin").set(0)
             log.info("Kafka does not describe the source topics now: %s", exc)
 
     return app

@@ -2,12 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 from pipeline import Pipeline, eventually
 from playwright.sync_api import Browser, expect
 from test_end_to_end import order
 from visiting import CHROMIUM, PHONE, Visit, browser, find
+
+from deploy.broker import Broker, free_port
+from deploy.supervisor import Child, Supervisor
+from producers import admin
 
 __all__ = ["browser"]
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here; Debian: apt-get install chromium")
@@ -169,6 +174,26 @@ def test_a_gateway_that_went_away_is_told_and_comes_back(pipeline: Pipeline, bro
         expect(visit.section("now").locator(".problem")).to_be_empty()
         expect(visit.section("now")).not_to_have_class("stale")
         expect(live).to_have_text("live")
+
+
+def test_nothing_is_taken_in_while_kafka_is_away_and_the_page_says_so(
+    own_pipeline: Pipeline, browser: Browser, tmp_path: Path
+) -> None:
+    broker = Broker(tmp_path / "kafka", port=free_port())
+    with Supervisor() as supervisor:
+        kafka = supervisor.add(Child("kafka", broker.command, tmp_path / "kafka.log", stop_within=broker.stop_within))
+        broker.wait_ready(kafka.alive)
+        own_pipeline.settings = own_pipeline.settings_with(kafka_bootstrap_servers=broker.bootstrap_servers)
+        admin.ensure(own_pipeline.settings)
+        own_pipeline.start("gateway")
+        with Visit(own_pipeline, browser) as visit:
+            visit.log_in()
+            expect(visit.section("now").locator("dl")).to_contain_text("applied")
+            kafka.stop()
+            expect(visit.section("now").locator(".problem")).to_contain_text("Nothing is taken in at the moment")
+            kafka.start()
+            broker.wait_ready(kafka.alive)
+            expect(visit.section("now").locator(".problem")).to_be_empty(timeout=20_000)
 
 
 def test_the_page_lets_in_nothing_from_elsewhere(pipeline: Pipeline) -> None:

@@ -107,6 +107,8 @@ def test_a_sink_that_cannot_write_falls_behind_and_says_so(own_pipeline: Pipelin
             assert own_pipeline.post(tenant, key, "orders", json.dumps(order(n)).encode()).status_code == 202
         eventually(lambda: lag("messages") >= 5 and lag("seconds") > 2)
         eventually(lambda: metric(own_pipeline, "sinks", "tillstream_unsettled_messages", topic="ingestion") == 5)
+        eventually(lambda: metric(own_pipeline, "sinks", "tillstream_database_up", access="write") == 0)
+    eventually(lambda: metric(own_pipeline, "sinks", "tillstream_database_up", access="write") == 1)
     eventually(lambda: lag("messages") == 0 and lag("seconds") == 0)
     eventually(lambda: metric(own_pipeline, "sinks", "tillstream_unsettled_messages", topic="ingestion") == 0)
 

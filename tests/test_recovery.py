@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pipeline import Pipeline, eventually
 from test_end_to_end import order
+from test_metrics import metric
 
 from deploy.broker import Broker, free_port
 from deploy.supervisor import Child, Supervisor
@@ -266,7 +267,7 @@ def test_while_kafka_is_away_the_gateway_says_so_and_comes_back_with_it(
         moved = {"kafka_bootstrap_servers": broker.bootstrap_servers, "delivery_timeout_s": 2.0}
         own_pipeline.settings = type(settings)(**{f: getattr(settings, f) for f in settings.__slots__} | moved)
         admin.ensure(own_pipeline.settings)
-        own_pipeline.start("gateway")
+        own_pipeline.start("gateway", "streams")
         tenant, key = own_pipeline.tenant()
         # A busy machine may take longer than the 2 s after which a gateway here says 503.
         eventually(lambda: own_pipeline.post(tenant, key, "orders", order(1)).status_code == 202)
@@ -274,7 +275,9 @@ def test_while_kafka_is_away_the_gateway_says_so_and_comes_back_with_it(
         ends, ingestion = Ends(own_pipeline.settings), own_pipeline.settings.named(topics.INGESTION)
         partitions = [(ingestion, partition) for partition in range(4)]
         taken = sum(ends.of(partitions).values())
+        eventually(lambda: metric(own_pipeline, "streams", "tillstream_brokers_up", client="admin") == 1)
         child.stop()
+        eventually(lambda: metric(own_pipeline, "streams", "tillstream_brokers_up", client="admin") == 0)
         with pytest.raises(confluent_kafka.KafkaException):
             ends.of(partitions, 1)
         answer = own_pipeline.post(tenant, key, "orders", order(2), Idempotency_Key="mine")

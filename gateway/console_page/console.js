@@ -446,7 +446,11 @@ $("#login").addEventListener("submit", async (event) => {
   $("#who span").textContent = tenant;
   $("#now-title").tabIndex = -1;
   $("#now-title").focus();
-  repeat($("#now"), 1000, async () => showActivity(await get("/activity")));
+  repeat($("#now"), 1000, async () => {
+    const found = await get("/activity");
+    showActivity(found);
+    if (!found.accepting) throw new Error("Nothing is taken in at the moment: Kafka does not answer the gateway. What is sent is refused (503), to be sent again.");
+  });
   repeat($("#uploads"), 2000, showUploads);
   repeat($("#held"), 3000, showHeld);  // an alert comes some milliseconds before it can be read
   followAlerts();
