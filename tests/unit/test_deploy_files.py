@@ -255,7 +255,8 @@ def test_postgresql_has_a_connection_for_everybody() -> None:
     gateways = named("HorizontalPodAutoscaler", "gateway")["spec"]["maxReplicas"]
     sinks = named("ScaledObject", "sinks")["spec"]["maxReplicaCount"]
     there_are = int(named("Cluster", "postgresql")["spec"]["postgresql"]["parameters"]["max_connections"])
-    assert gateways * a_gateway + sinks * a_sink < there_are
+    # A rolling update begins a quarter more before it ends what is there (maxSurge).
+    assert 1.25 * (gateways * a_gateway + sinks * a_sink) < there_are
 
 
 def test_no_more_workers_than_partitions() -> None:
