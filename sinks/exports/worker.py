@@ -199,8 +199,8 @@ class Exports:
     def _fail(self, db: Db, export: Export, reason: str) -> None:
         log.warning("export %s failed: %s", export.export_id, reason)
         self._remove(export.tenant_id, export.export_id)
-        db.execute(_GIVE_UP, [reason[:_REASON], *export.key])
-        metrics.EXPORTS_ENDED.labels("failed").inc()
+        if db.execute(_GIVE_UP, [reason[:_REASON], *export.key]).rowcount:  # else it was cancelled
+            metrics.EXPORTS_ENDED.labels("failed").inc()
 
     def _remove_expired(self, db: Db) -> None:
         for tenant_id, export_id in db.execute(_EXPIRED).fetchall():
