@@ -201,7 +201,14 @@ class Sleeper:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
         self._socket.settimeout(30)
         self._socket.connect(("127.0.0.1", trader.pipeline.settings.gateway_port))
-        lines = (f"GET {trader.url('price-alerts/stream')} HTTP/1.1", "Host: x", f"X-API-Key: {trader.key}", "", "")
+        lines = (
+            f"GET {trader.url('price-alerts/stream')} HTTP/1.1",
+            "Host: x",
+            "Connection: close",
+            f"X-API-Key: {trader.key}",
+            "",
+            "",
+        )
         self._socket.sendall("\r\n".join(lines).encode())
         assert b"retry" in self._socket.recv(4_096)
 
